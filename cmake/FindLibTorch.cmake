@@ -1,0 +1,40 @@
+# Finds LibTorch without the package's own configuration, which demands a CUDA toolkit even for programs that need none.
+#
+# Input:  LIBTORCH_ROOT  a folder with include/ and lib/: the `torch` folder of a Python environment or an unpacked LibTorch.
+#         Default: .venv of this project (scripts/setup makes it), then the environment variable LIBTORCH_ROOT.
+# Output: the target LibTorch::LibTorch.
+set(LIBTORCH_ROOT "$ENV{LIBTORCH_ROOT}" CACHE PATH "Folder of LibTorch (with include/ and lib/)")
+file(GLOB _libtorch_venv ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+
+find_path(LIBTORCH_INCLUDE_DIR ATen/core/Tensor.h
+  HINTS ${LIBTORCH_ROOT} ${_libtorch_venv} PATH_SUFFIXES include NO_DEFAULT_PATH)
+find_library(LIBTORCH_CPU_LIBRARY torch_cpu
+  HINTS ${LIBTORCH_ROOT} ${_libtorch_venv} PATH_SUFFIXES lib NO_DEFAULT_PATH)
+find_library(LIBTORCH_C10_LIBRARY c10
+  HINTS ${LIBTORCH_ROOT} ${_libtorch_venv} PATH_SUFFIXES lib NO_DEFAULT_PATH)
+foreach(_part torch_cuda c10_cuda)
+  find_library(LIBTORCH_${_part}_LIBRARY ${_part}
+    HINTS ${LIBTORCH_ROOT} ${_libtorch_venv} PATH_SUFFIXES lib NO_DEFAULT_PATH)
+endforeach()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(LibTorch
+  REQUIRED_VARS LIBTORCH_CPU_LIBRARY LIBTORCH_C10_LIBRARY LIBTORCH_INCLUDE_DIR
+  REASON_FAILURE_MESSAGE "run scripts/setup, or pass -DLIBTORCH_ROOT=FOLDER (or -DQAT_WITH_TORCH=OFF)")
+
+if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
+  add_library(LibTorch::LibTorch INTERFACE IMPORTED)
+  target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
+    ${LIBTORCH_INCLUDE_DIR} ${LIBTORCH_INCLUDE_DIR}/torch/csrc/api/include)
+  get_filename_component(_libtorch_lib ${LIBTORCH_CPU_LIBRARY} DIRECTORY)
+  target_link_libraries(LibTorch::LibTorch INTERFACE ${LIBTORCH_CPU_LIBRARY} ${LIBTORCH_C10_LIBRARY})
+  if(LIBTORCH_torch_cuda_LIBRARY AND LIBTORCH_c10_cuda_LIBRARY)
+    # Nothing refers to the CUDA libraries by symbol: without this the linker drops them and CUDA is never registered.
+    target_link_libraries(LibTorch::LibTorch INTERFACE
+      -Wl,--no-as-needed ${LIBTORCH_c10_cuda_LIBRARY} ${LIBTORCH_torch_cuda_LIBRARY} -Wl,--as-needed)
+  endif()
+  # The program must find these libraries from anywhere, in the build folder and after `cmake --install`.
+  list(APPEND CMAKE_BUILD_RPATH ${_libtorch_lib})
+  list(APPEND CMAKE_INSTALL_RPATH ${_libtorch_lib})
+endif()
+mark_as_advanced(LIBTORCH_INCLUDE_DIR LIBTORCH_CPU_LIBRARY LIBTORCH_C10_LIBRARY LIBTORCH_torch_cuda_LIBRARY LIBTORCH_c10_cuda_LIBRARY)

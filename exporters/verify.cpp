@@ -1,0 +1,272 @@
+#include "exporters/verify.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "core/error.h"
+#include "core/sha256.h"
+#include "core/terminal.h"
+#include "data/tokenizer.h"
+#include "exporters/gguf_decoder.h"
+#include "gemma4/witness.h"
+#include "io/gguf.h"
+#include "quant/grid.h"
+#include "reference/reference_model.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kBlocksPerPiece = 1 << 13;
+
+float master_value(const TensorView& tensor, int64_t index) {
+  const std::byte* data = tensor.bytes.data();
+  switch (tensor.type) {
+    case ElementType::BF16: {
+      BFloat16 value{};
+      std::memcpy(&value, data + index * 2, 2);
+      return to_float(value);
+    }
+    case ElementType::F16: {
+      Float16 value{};
+      std::memcpy(&value, data + index * 2, 2);
+      return to_float(value);
+    }
+    default: {
+      QAT_CHECK(tensor.type == ElementType::F32);
+      float value = 0;
+      std::memcpy(&value, data + index * 4, 4);
+      return value;
+    }
+  }
+}
+
+class GgufVerification {
+ public:
+  GgufVerification(const GgufFile& file, const ModelFolder& checkpoint, const std::optional<Witness>& witness,
+                   VerifyReport& report)
+      : file_(file), checkpoint_(checkpoint), witness_(witness), report_(report) {}
+
+  void compare_weights() {
+    int64_t total = 0;
+    for (const GgufTensor& tensor : file_.tensors()) total += static_cast<int64_t>(tensor.bytes.size());
+    Progress progress("verify", total, "B");
+    std::set<std::string> expected;
+    for (const WeightSpec& weight : checkpoint_.table().weights()) {
+      expected.insert(weight.gguf_name);
+      const GgufTensor* tensor = file_.find(weight.gguf_name);
+      if (tensor == nullptr) {
+        differ(weight.gguf_name, "is missing in the file");
+      } else if (tensor->shape != weight.shape) {
+        differ(weight.gguf_name, "has another shape");
+      } else {
+        compare(weight, *tensor);
+        progress.advance(static_cast<int64_t>(tensor->bytes.size()));
+      }
+    }
+    for (const GgufTensor& tensor : file_.tensors()) {
+      if (tensor.name == "rope_freqs.weight") {
+        compare_rope(tensor);
+      } else if (!expected.contains(tensor.name)) {
+        differ(tensor.name, "is in the file, but no weight of the model");
+      }
+    }
+  }
+
+  void compare_tokenizer() {
+    const auto path = checkpoint_.path() / "tokenizer.json";
+    if (!std::filesystem::exists(path)) return;
+    const Tokenizer tokenizer = Tokenizer::load(path);
+    const auto& tokens = file_.metadata().texts("tokenizer.ggml.tokens");
+    const auto pieces = tokenizer.pieces();
+    for (size_t id = 0; id < pieces.size(); ++id) {
+      if (pieces[id].empty() || (id < tokens.size() && tokens[id] == pieces[id])) continue;
+      return differ("tokenizer.ggml.tokens",
+                    join("token ", id, " is \"", id < tokens.size() ? tokens[id] : "", "\", tokenizer.json has \"", pieces[id], "\""));
+    }
+  }
+
+  // A witness position stands for its largest logits and the sum over all of them.
+  void compare_logits(const VerifyOptions& options) {
+    ReferenceOptions reference{ArithmeticKind::Float, std::nullopt, options.threads};
+    if (checkpoint_.plan()->key_value_cache) reference.cache = CacheType::Q8_0;
+    const auto model = make_reference_model(file_, reference);
+    for (size_t prompt = 0; prompt < witness_->prompts.size(); ++prompt) {
+      const WitnessPrompt& expected = witness_->prompts[prompt];
+      const auto vocabulary = static_cast<size_t>(model->vocabulary_size());
+      model->evaluate(expected.tokens, 0, [&](int64_t first, std::span<const float> rows) {
+        for (size_t row = 0; row * vocabulary < rows.size(); ++row) {
+          compare_position(prompt, static_cast<size_t>(first) + row, rows.subspan(row * vocabulary, vocabulary));
+        }
+      });
+    }
+    if (report_.largest_logit_difference > kWitnessTolerance) {
+      differ(where_largest_, join("logits of the reference inference differ from the witness by ",
+                                  report_.largest_logit_difference, " (tolerance ", kWitnessTolerance, ")"));
+    }
+  }
+
+ private:
+  void differ(const std::string& what, const std::string& how) { report_.differences.push_back(what + ": " + how); }
+
+  Scheme expected_scheme(const WeightSpec& weight) const {
+    if (checkpoint_.plan()) return checkpoint_.plan()->of(weight.name).scheme;
+    return is_matrix(weight.role) && weight.role != WeightRole::Router ? Scheme::BF16 : Scheme::F32;
+  }
+
+  void compare(const WeightSpec& weight, const GgufTensor& tensor) {
+    const QuantScheme& wanted = scheme(expected_scheme(weight));
+    if (tensor.scheme != wanted.id) {
+      differ(tensor.name, join("is stored as ", scheme(tensor.scheme).name, ", the checkpoint trained ", wanted.name));
+    } else if (wanted.is_quantized()) {
+      compare_quantized(weight, tensor);
+    } else {
+      compare_plain(weight, tensor);
+    }
+    file_.release(tensor.bytes);
+  }
+
+  // Decodes a tensor piece by piece.
+  template <class Visit>
+  static void for_each_piece(const GgufTensor& tensor, const Visit& visit) {
+    const auto piece = static_cast<size_t>(kBlocksPerPiece * scheme(tensor.scheme).block_bytes);
+    for (size_t offset = 0; offset < tensor.bytes.size(); offset += piece) {
+      visit(decode_for_verification(tensor.scheme, tensor.bytes.subspan(offset, std::min(piece, tensor.bytes.size() - offset))));
+    }
+  }
+
+  void compare_quantized(const WeightSpec& weight, const GgufTensor& tensor) {
+    report_.quantized_weights += 1;
+    report_.blocks += tensor.elements() / scheme(tensor.scheme).block_size;
+    const auto expected = witness_->digests.find(weight.name);
+    if (expected == witness_->digests.end()) return differ(tensor.name, "the witness has no digest of it");
+
+    Sha256 codes;
+    Sha256 scales;
+    Sha256 values;
+    std::vector<BFloat16> matrix;
+    for_each_piece(tensor, [&](const DecodedBlocks& piece) {
+      matrix.resize(piece.values.size());
+      std::transform(piece.values.begin(), piece.values.end(), matrix.begin(), to_bfloat16);
+      codes.update(std::as_bytes(std::span(piece.codes)));
+      scales.update(piece.scales);
+      values.update(std::as_bytes(std::span(matrix)));
+    });
+    const WeightDigest found{codes.finish(), scales.finish(), values.finish()};
+    if (found == expected->second) return;
+    std::string parts;
+    const auto add = [&](bool differs, const char* name) {
+      if (differs) parts += (parts.empty() ? "" : ", ") + std::string(name);
+    };
+    add(found.codes != expected->second.codes, "codes");
+    add(found.scales != expected->second.scales, "scales");
+    add(found.values != expected->second.values, "the matrix that the forward pass read");
+    differ(tensor.name, parts + " differ from what training used" + locate(weight, tensor));
+  }
+
+  // Where the file first leaves what the scalar rule makes of the checkpoint's master. Q4_0 and Q8_0.
+  std::string locate(const WeightSpec& weight, const GgufTensor& tensor) const {
+    if (tensor.scheme == Scheme::Q6_K) return "";
+    const TensorView& master = checkpoint_.masters().of(weight);
+    const auto stored = checkpoint_.stored_scales(weight.name);
+    const int64_t blocks = tensor.elements() / grid::kBlock;
+    const auto block_bytes = static_cast<size_t>(scheme(tensor.scheme).block_bytes);
+    for (int64_t block = 0; block < blocks; ++block) {
+      std::array<float, grid::kBlock> values{};
+      for (int64_t i = 0; i < grid::kBlock; ++i) {
+        values[static_cast<size_t>(i)] = to_float(to_bfloat16(master_value(master, block * grid::kBlock + i)));
+      }
+      const auto found = decode_for_verification(
+          tensor.scheme, tensor.bytes.subspan(static_cast<size_t>(block) * block_bytes, block_bytes));
+      if (matches(tensor.scheme, values, stored.empty() ? nullptr : &stored[static_cast<size_t>(block)], found)) continue;
+      const int64_t per_row = tensor.columns() / grid::kBlock;
+      return join("; the file first leaves the checkpoint's masters at row ", block / per_row, ", block ", block % per_row);
+    }
+    return "; the file equals what the rule makes of the checkpoint's masters, so training used another rule or other masters";
+  }
+
+  static bool matches(Scheme scheme_id, const std::array<float, grid::kBlock>& values, const Float16* stored,
+                      const DecodedBlocks& found) {
+    const float scale = stored != nullptr ? to_float(*stored)
+                                          : (scheme_id == Scheme::Q4_0 ? grid::q4_0_scale(values) : grid::q8_0_scale(values));
+    const Float16 stored_scale = stored != nullptr ? *stored : to_float16(scale);
+    if (std::memcmp(found.scales.data(), &stored_scale, 2) != 0) return false;
+    const float inverse = grid::inverse_scale(scale);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const int code = scheme_id == Scheme::Q4_0 ? grid::q4_0_code(values[i], inverse) - 8 : grid::q8_0_code(values[i], inverse);
+      if (found.codes[i] != code) return false;
+    }
+    return true;
+  }
+
+  void compare_plain(const WeightSpec& weight, const GgufTensor& tensor) {
+    report_.unquantized_weights += 1;
+    const TensorView& master = checkpoint_.masters().of(weight);
+    const float offset = weight.role == WeightRole::Norm ? static_cast<float>(checkpoint_.config().norm_offset) : 0.0f;
+    int64_t index = 0;
+    std::optional<int64_t> first;
+    for_each_piece(tensor, [&](const DecodedBlocks& piece) {
+      for (const float value : piece.values) {
+        if (!first && value != offset + master_value(master, index)) first = index;
+        ++index;
+      }
+    });
+    if (first) differ(tensor.name, join("element ", *first, " differs from the checkpoint's master"));
+  }
+
+  // 1 for the pairs that turn, 1e30 (so that the angle vanishes) for the others (gemma4_architecture.md 4.1).
+  void compare_rope(const GgufTensor& tensor) {
+    const auto full = std::find_if(checkpoint_.config().layers.begin(), checkpoint_.config().layers.end(),
+                                   [](const LayerConfig& layer) { return layer.type == LayerType::Full; });
+    const DecodedBlocks found = decode_for_verification(tensor.scheme, tensor.bytes);
+    for (size_t pair = 0; pair < found.values.size(); ++pair) {
+      const bool turns = full != checkpoint_.config().layers.end() && static_cast<int64_t>(pair) < full->rope.rotated_pairs;
+      if (found.values[pair] != (turns ? 1.0f : 1e30f)) return differ(tensor.name, join("entry ", pair, " is ", found.values[pair]));
+    }
+  }
+
+  void compare_position(size_t prompt, size_t position, std::span<const float> logits) {
+    const WitnessPosition& expected = witness_->prompts[prompt].positions[position];
+    report_.witness_positions += 1;
+    const auto note = [&](double difference) {
+      // A NaN must count as the largest difference there is.
+      const double size = std::isnan(difference) ? HUGE_VAL : difference;
+      if (size <= report_.largest_logit_difference) return;
+      report_.largest_logit_difference = size;
+      where_largest_ = join("witness prompt ", prompt, ", position ", position);
+    };
+    for (size_t i = 0; i < expected.top_tokens.size(); ++i) {
+      const auto token = static_cast<size_t>(expected.top_tokens[i]);
+      note(token < logits.size() ? std::abs(static_cast<double>(logits[token]) - expected.top_logits[i]) : HUGE_VAL);
+    }
+    note(std::abs(static_cast<double>(witness_position(logits).log_sum_exp) - expected.log_sum_exp));
+  }
+
+  const GgufFile& file_;
+  const ModelFolder& checkpoint_;
+  const std::optional<Witness>& witness_;
+  VerifyReport& report_;
+  std::string where_largest_;
+};
+
+}  // namespace
+
+VerifyReport verify_gguf(const std::filesystem::path& artifact, const ModelFolder& checkpoint, const VerifyOptions& options) {
+  const GgufFile file(artifact);
+  std::optional<Witness> witness;
+  if (checkpoint.plan()) witness = Witness::load(checkpoint.path() / "witness.safetensors");
+
+  VerifyReport report;
+  GgufVerification verification(file, checkpoint, witness, report);
+  verification.compare_weights();
+  verification.compare_tokenizer();
+  if (witness && options.run_model && report.equal()) verification.compare_logits(options);
+  return report;
+}
+
+}  // namespace qat

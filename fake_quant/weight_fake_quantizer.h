@@ -1,0 +1,45 @@
+// Fake quantization of one weight: the forward pass reads bf16(decode(encode(bf16(master)))), the gradient passes straight
+// through (under the rule's scales no value is ever clipped).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "core/float_types.h"
+#include "gemma4/quant_plan.h"
+#include "gemma4/witness.h"
+#include "model/projection.h"
+
+namespace qat {
+
+class WeightFakeQuantizer final : public WeightTransform {
+ public:
+  // `stored_scales` is empty or holds one fp16 per block of the weight, row-major; it must stay valid.
+  WeightFakeQuantizer(std::string name, Scheme scheme, std::span<const Float16> stored_scales);
+
+  at::Tensor apply(const at::Tensor& master) override;
+  at::Tensor apply_rows(const at::Tensor& master, const at::Tensor& rows) override;
+
+  void set_enabled(bool enabled) { enabled_ = enabled; }
+  // Drops the forward value kept since the last apply().
+  void master_changed() { cached_ = at::Tensor(); }
+  bool has_fired() const { return fired_; }
+  const std::string& name() const { return name_; }
+
+  // Digests of codes and scales of a master, encoded in bounded pieces; `values` is left empty.
+  WeightDigest digest(const at::Tensor& master) const;
+
+ private:
+  std::string name_;
+  Scheme scheme_;
+  std::span<const Float16> stored_scales_;
+  bool enabled_ = true;
+  bool fired_ = false;
+  // The forward value of the whole weight, kept until the master changes: micro-batches and the two uses of a tied table share it.
+  at::Tensor cached_;
+};
+
+}  // namespace qat

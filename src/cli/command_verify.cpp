@@ -1,0 +1,52 @@
+#include <cinttypes>
+#include <cstdio>
+
+#include "cli/command.h"
+#include "core/error.h"
+#include "exporters/verify.h"
+
+namespace qat {
+
+namespace {
+const CommandHelp kHelp{
+    "gemma-qat verify ARTIFACT --checkpoint CHECKPOINT",
+    "Proves on the bytes of an exported GGUF file that it holds what was trained: codes, scales and the matrices that the "
+    "forward pass read (SHA-256), every unquantized weight, the tokenizer, and the logits of the built-in reference "
+    "inference on the checkpoint's witness prompts.\nExit code 0: equal; 3: different, with the tensor's name.",
+    "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint\n"
+    "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint --no-run"};
+}  // namespace
+
+int command_verify(const Arguments& arguments) {
+  const auto parsed = parse_arguments(
+      arguments, kHelp,
+      [](cxxopts::Options& options) {
+        options.add_options()("checkpoint", "the checkpoint folder it was exported from", cxxopts::value<std::string>())(
+            "no-run", "compare bytes only, do not run the reference inference")(
+            "threads", "threads of the reference inference, 0 = all cores", cxxopts::value<int>()->default_value("0"));
+      },
+      1, 1);
+  if (parsed.helped) return 0;
+  if (parsed.options.count("checkpoint") == 0) fail_usage("--checkpoint is missing\n  usage: ", kHelp.usage);
+
+  const std::string& artifact = parsed.positional[0];
+  const auto folder = parsed.options["checkpoint"].as<std::string>();
+  const ModelFolder checkpoint(folder);
+  VerifyOptions options;
+  options.run_model = parsed.options.count("no-run") == 0;
+  options.threads = parsed.options["threads"].as<int>();
+  const VerifyReport report = verify_gguf(artifact, checkpoint, options);
+
+  std::printf("%s %s %s\n", artifact.c_str(), report.equal() ? "equals" : "differs from", folder.c_str());
+  std::printf("  quantized weights    %" PRId64 " compared (%" PRId64 " blocks: codes, scales, matrices)\n",
+              report.quantized_weights, report.blocks);
+  std::printf("  unquantized weights  %" PRId64 " compared\n", report.unquantized_weights);
+  if (report.witness_positions > 0) {
+    std::printf("  witness              %" PRId64 " positions, largest logit difference %.2e\n", report.witness_positions,
+                report.largest_logit_difference);
+  }
+  for (const std::string& difference : report.differences) std::printf("  different: %s\n", difference.c_str());
+  return static_cast<int>(report.equal() ? ExitCode::Done : ExitCode::Different);
+}
+
+}  // namespace qat

@@ -1,0 +1,78 @@
+// Perplexity over documents, and the distance of a model's distributions from a reference model's at the same
+// positions. Sums are kept per document, so that differences between models can be resampled over documents.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "data/dataset.h"
+#include "gemma4/language_model.h"
+
+namespace qat {
+
+struct TextOptions {
+  // Longer documents are measured in windows of this many tokens, each beginning with the document's first token (BOS).
+  // A window sees nothing of the windows before it. 0: documents are never cut.
+  int64_t max_tokens = 0;
+  // Most bytes of reference logits held at a time. A document whose counted positions need more is measured in pieces,
+  // each of which computes the layers (not the head) of all positions before it again.
+  int64_t reference_bytes = int64_t{1} << 30;
+  int threads = 0;                                               // for comparing rows; 0: as many as the machine has
+  std::function<void(int64_t done, int64_t total)> on_progress;  // documents
+};
+
+// Sums over the counted tokens of one document, in nats. The fields about a reference stay 0 without one.
+struct DocumentMeasures {
+  int64_t line = 0;  // of the data file
+  int64_t tokens = 0;
+  double negative_log_likelihood = 0;
+  double reference_negative_log_likelihood = 0;
+  double divergence = 0;          // KL(reference || model)
+  double same_top = 0;            // positions where both have the same most likely token
+  double probability_change = 0;  // of the correct token: model - reference
+  double probability_change_squared = 0;
+};
+
+struct TextMeasures {
+  std::vector<DocumentMeasures> documents;  // as the examples; documents without counted tokens have tokens = 0
+  std::vector<double> token_divergences;    // in order of position; empty without a reference
+};
+
+// Measures `model` on every token i > 0 with trained[i] set. `reference` may be null. Throws Error for tokens outside
+// the vocabulary, vocabularies that differ, logits that are not finite, and examples without any counted token.
+TextMeasures measure_text(LanguageModel& model, LanguageModel* reference, std::span<const Example> documents,
+                          const TextOptions& options);
+
+// What llama-perplexity --kl-divergence prints, per token.
+struct DivergenceSummary {
+  double mean = 0;
+  double median = 0;
+  double percentile_90 = 0;
+  double percentile_99 = 0;
+  double percentile_99_9 = 0;
+  double maximum = 0;
+  double same_top_share = 0;
+  double mean_probability_change = 0;
+  double rms_probability_change = 0;
+  double reference_perplexity = 0;
+};
+
+struct TextSummary {
+  int64_t documents = 0;  // with counted tokens
+  int64_t tokens = 0;
+  double mean_negative_log_likelihood = 0;
+  double perplexity = 0;
+  std::optional<DivergenceSummary> divergence;
+};
+
+TextSummary summarize(const TextMeasures& measures);
+
+// One number per document, for eval/statistics.h: column(measures, &DocumentMeasures::divergence).
+std::vector<double> column(const TextMeasures& measures, double DocumentMeasures::*field);
+// Counted tokens per document: the weights of those columns.
+std::vector<double> token_column(const TextMeasures& measures);
+
+}  // namespace qat

@@ -1,0 +1,92 @@
+// A Hugging Face model folder, and the checkpoint folder of this program, which is one with a plan, scales and a witness:
+//
+//   config.json, tokenizer.json, chat_template.jinja, ...  byte for byte from the base model
+//   model*.safetensors    BF16 masters under their HF names; other modalities' tensors travel through untouched
+//   quantization.json     the resolved plan
+//   scales.safetensors    stored weight scales (F16 [blocks of the weight], by weight name), later also activation and KV scales
+//   witness.safetensors   what the fake-quantized forward pass computed (gemma4/witness.h)
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/float_types.h"
+#include "gemma4/config.h"
+#include "gemma4/quant_plan.h"
+#include "gemma4/weight_table.h"
+#include "io/safetensors.h"
+
+namespace qat {
+
+// The tensors of a table inside a source: under any prefix ("model.language_model.", "model.", none).
+class MasterWeights {
+ public:
+  // Throws Error that lists all missing and wrongly shaped weights together. `source` must outlive this.
+  MasterWeights(const WeightTable& table, const TensorSource& source);
+
+  // The tensor of a weight of the table.
+  const TensorView& of(const WeightSpec& weight) const;
+  // The weight that a tensor of the source is, or null for other modalities' and redundant tensors.
+  const WeightSpec* weight_of(const TensorView& tensor) const;
+  // What stands before the table's names in this source: "model.language_model.".
+  const std::string& prefix() const { return prefix_; }
+
+ private:
+  const TensorSource& source_;
+  std::string prefix_;
+  std::map<std::string, const TensorView*, std::less<>> by_weight_;
+  std::map<const TensorView*, const WeightSpec*> by_tensor_;
+};
+
+class ModelFolder {
+ public:
+  // Throws Error if the folder is no model this program knows, or its parts contradict each other.
+  explicit ModelFolder(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  const Gemma4Config& config() const { return config_; }
+  const WeightTable& table() const { return table_; }
+  const TensorSource& tensors() const { return *tensors_; }
+  const MasterWeights& masters() const { return *masters_; }
+
+  // Present in checkpoints that hold a quantized model.
+  const std::optional<ResolvedPlan>& plan() const { return plan_; }
+  // Stored scales of a weight, one per block in row-major order; empty where the plan says `rule`.
+  std::span<const Float16> stored_scales(std::string_view weight) const;
+
+ private:
+  void load_scales();
+
+  std::filesystem::path path_;
+  Gemma4Config config_;
+  WeightTable table_;
+  std::unique_ptr<SafetensorsSource> tensors_;
+  std::unique_ptr<MasterWeights> masters_;
+  std::optional<ResolvedPlan> plan_;
+  std::unique_ptr<SafetensorsSource> scales_;
+};
+
+// Bytes of one weight as BF16, row-major, handed over in pieces.
+using WriteMaster = std::function<void(const WeightSpec& weight, const std::function<void(std::span<const BFloat16>)>& write)>;
+
+struct CheckpointContents {
+  const std::filesystem::path* base_folder = nullptr;  // files to copy (config.json, tokenizer, template, ...)
+  const TensorSource* base_tensors = nullptr;          // null for models that start from a bare config.json
+  const WeightTable* table = nullptr;
+  WriteMaster write_master;
+  const ResolvedPlan* plan = nullptr;                                      // null: a plain BF16 model
+  std::map<std::string, std::span<const Float16>, std::less<>> stored_scales;  // by weight name
+  // Writes further files (the witness) into the folder before it gets its final name.
+  std::function<void(const std::filesystem::path& folder)> write_more;
+};
+
+// Writes a checkpoint folder under a temporary name and moves it into place when complete.
+void write_checkpoint(const std::filesystem::path& path, const CheckpointContents& contents);
+
+}  // namespace qat

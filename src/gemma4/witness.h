@@ -1,0 +1,50 @@
+// The witness of a checkpoint: what the fake-quantized forward pass really used and computed. `verify` compares an artifact
+// with it and needs neither LibTorch nor the training data.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace qat {
+
+inline constexpr int64_t kWitnessTopLogits = 64;
+inline constexpr int64_t kWitnessPositions = 64;  // at most, per prompt
+
+// SHA-256 of what the forward pass used of a weight: codes and scales of its encoder (quant/quantized_digest.h), and the BF16
+// matrix that the GEMM read (row-major, little-endian), which is bf16(decode(codes, scales)).
+struct WeightDigest {
+  std::string codes;
+  std::string scales;
+  std::string values;
+  bool operator==(const WeightDigest&) const = default;
+};
+
+// Logits that follow one position: the largest ones and the log of the sum of exp of all. fp32, after the soft-cap.
+struct WitnessPosition {
+  std::vector<int32_t> top_tokens;  // min(64, vocabulary), largest logit first
+  std::vector<float> top_logits;
+  float log_sum_exp = 0;
+};
+
+struct WitnessPrompt {
+  std::vector<int32_t> tokens;
+  std::vector<WitnessPosition> positions;  // one per token
+};
+
+struct Witness {
+  std::map<std::string, WeightDigest, std::less<>> digests;  // by WeightTable name; quantized weights
+  std::vector<WitnessPrompt> prompts;
+
+  void save(const std::filesystem::path& file) const;
+  // Throws Error if the file is missing or damaged.
+  static Witness load(const std::filesystem::path& file);
+};
+
+// The witness entry of one row of logits.
+WitnessPosition witness_position(std::span<const float> logits);
+
+}  // namespace qat

@@ -1,0 +1,60 @@
+// HDF5 files of named arrays, written whole and read back. The only files of this program that include hdf5.h are this
+// header's own sources.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qat {
+
+// Writes a new file under a temporary name beside `path`; commit() closes, syncs and renames. Without commit() nothing
+// remains. Names may hold groups: "masters/layers.0.mlp.up_proj.weight". Every array carries a checksum (Fletcher-32)
+// per chunk. The same calls give the same bytes: no times are stored. Failures throw Error with path, name and reason.
+class Hdf5Writer {
+ public:
+  explicit Hdf5Writer(const std::filesystem::path& path);
+  ~Hdf5Writer();
+  Hdf5Writer(const Hdf5Writer&) = delete;
+  Hdf5Writer& operator=(const Hdf5Writer&) = delete;
+
+  void write(std::string_view name, std::span<const float> values);
+  void write(std::string_view name, std::span<const int64_t> values);
+  void write(std::string_view name, std::span<const double> values);
+  void write_text(std::string_view name, std::string_view text);
+
+  void commit();
+
+ private:
+  struct File;
+  std::unique_ptr<File> file_;
+};
+
+// Reads such a file. A file that is truncated, damaged (checksums) or holds other things than asked for throws Error
+// with path, name, found and wanted.
+class Hdf5Reader {
+ public:
+  explicit Hdf5Reader(const std::filesystem::path& path);
+  ~Hdf5Reader();
+  Hdf5Reader(const Hdf5Reader&) = delete;
+  Hdf5Reader& operator=(const Hdf5Reader&) = delete;
+
+  bool has(std::string_view name) const;
+  // Fills `values`; the array in the file must have exactly this type and number of elements.
+  void read(std::string_view name, std::span<float> values) const;
+  void read(std::string_view name, std::span<int64_t> values) const;
+  void read(std::string_view name, std::span<double> values) const;
+  std::string read_text(std::string_view name) const;
+  // Names inside a group, sorted; empty if there is no such group.
+  std::vector<std::string> names_in(std::string_view group) const;
+
+ private:
+  struct File;
+  std::unique_ptr<File> file_;
+};
+
+}  // namespace qat

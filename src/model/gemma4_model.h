@@ -1,0 +1,101 @@
+// Gemma computed with LibTorch: plain single-device code that follows transformers' arithmetic (gemma4_architecture.md 2).
+// It knows nothing of training or quantization; both enter through the slots of Projection and LayerSlots.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "gemma4/config.h"
+#include "gemma4/weight_table.h"
+#include "io/tensor_source.h"
+#include "model/projection.h"
+
+namespace qat {
+
+// Documents packed one after another into one row of T tokens. A document sees only itself; its positions start at 0.
+struct PackedTokens {
+  at::Tensor tokens;                     // int64 [T]
+  std::vector<int64_t> document_starts;  // offsets, the first 0, then each next document's; the last entry is T
+
+  static PackedTokens single(at::Tensor tokens);
+};
+
+// Keys and values of one layer on their way to attention: [T, key_value_heads, head_dim], keys rotated.
+struct KeyValue {
+  at::Tensor key;
+  at::Tensor value;
+};
+
+// What flows from layer to layer, so that layers can be run (and streamed, and checkpointed) one at a time: shared keys and
+// values are explicit inputs and outputs.
+struct LayerInputs {
+  at::Tensor hidden;            // [T, hidden]
+  at::Tensor per_layer_inputs;  // [T, layers, P], undefined without per-layer embeddings
+  std::vector<std::optional<KeyValue>> donated;  // by layer index: pairs that later layers will read
+};
+
+class Gemma4Model {
+ public:
+  // Parameters are allocated, not initialised. `dtype` (BFloat16 or Float) is that of parameters and activations.
+  Gemma4Model(Gemma4Config config, at::ScalarType dtype);
+  ~Gemma4Model();
+  Gemma4Model(const Gemma4Model&) = delete;
+  Gemma4Model& operator=(const Gemma4Model&) = delete;
+
+  const Gemma4Config& config() const { return config_; }
+  const WeightTable& weights() const { return weights_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+  // Every weight with its name (WeightTable's), in WeightTable order. Leaves; requires_grad is the caller's to set.
+  std::vector<std::pair<std::string, at::Tensor>> parameters() const;
+  at::Tensor parameter(std::string_view name) const;
+  // The matrix or table of this name, to fill its slots. Throws Error if there is none.
+  Projection& projection(std::string_view name);
+  // Slots for the keys (after norm and rotation) and values of a layer that has its own.
+  std::shared_ptr<ActivationTransform>& key_transform(int64_t layer);
+  std::shared_ptr<ActivationTransform>& value_transform(int64_t layer);
+
+  // Hidden states after the final norm: [T, hidden].
+  at::Tensor hidden_states(const PackedTokens& batch) const;
+  // The same in steps.
+  LayerInputs embed(const PackedTokens& batch) const;
+  void run_layer(int64_t layer, LayerInputs& state, const PackedTokens& batch) const;
+  at::Tensor final_norm(const at::Tensor& hidden) const;
+
+  // Logits with soft-cap, fp32 [n, vocabulary], of rows of hidden states [n, hidden]. Callers pass few rows at a time.
+  at::Tensor logits(const at::Tensor& hidden) const;
+  // The projection of the head: the token embedding where it is tied.
+  const Projection& head() const;
+
+ private:
+  friend class ModelSession;
+  struct Layer;
+  Layer make_layer(const LayerConfig& layer_config);
+  const Projection& matrix(std::string_view name) const;
+
+  Gemma4Config config_;
+  WeightTable weights_;
+  at::ScalarType dtype_;
+  // Owned here, referred to by the layers; a deque keeps addresses.
+  std::deque<Projection> projections_;
+  std::vector<std::pair<std::string, at::Tensor>> vectors_;
+  std::vector<Layer> layers_;
+};
+
+// Copies every weight of the table from the source (HF names under any prefix, or none), converting to the model's dtype.
+// Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
+void load_weights(Gemma4Model& model, const TensorSource& source);
+
+// Random initial weights as in transformers: normal(0, 0.02) for matrices and tables, 1 (0 with norm_offset 1) for norms,
+// 1 for scales, zero for the pad row. Seeded.
+void initialize_weights(Gemma4Model& model, uint64_t seed);
+
+}  // namespace qat

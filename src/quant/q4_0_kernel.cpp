@@ -1,0 +1,215 @@
+// Q4_0 for every instruction set. Multiplication and addition stay two operations: an FMA would move codes at ties.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "quant/q4_0_kernel.cpp"
+#include <hwy/foreach_target.h>
+// foreach_target must come first.
+#include <cmath>
+#include <cstring>
+
+#include "quant/block_kernels.h"
+#include "quant/scalar_codec.h"
+#include "quant/vector_loads-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace qat::HWY_NAMESPACE {
+
+constexpr size_t kHalf = kBlockValues / 2;
+
+// Blocks whose scales are found together, so that their divisions overlap.
+constexpr size_t kBatch = 16;
+
+// The value of largest magnitude, the first one on ties.
+template <class Value>
+HWY_INLINE float block_extremum(const Value* values) {
+  const Floats tag;
+  FloatVector largest = load_values(values);
+  FloatVector smallest = largest;
+  for (size_t i = hn::Lanes(tag); i < kBlockValues; i += hn::Lanes(tag)) {
+    const FloatVector next = load_values(values + i);
+    largest = hn::Max(largest, next);
+    smallest = hn::Min(smallest, next);
+  }
+  const FloatVector top = hn::MaxOfLanes(tag, largest);
+  const FloatVector bottom = hn::MinOfLanes(tag, smallest);
+  if (HWY_UNLIKELY(hn::GetLane(top) == -hn::GetLane(bottom))) {
+    // Both signs reach the magnitude (or all is zero): the scalar rule knows which comes first.
+    float block[kBlockValues];
+    widen_block(values, block);
+    return grid::q4_0_scale(scalar::Block(block)) * -8.0f;
+  }
+  // A blend, since a branch on the sign of an extremum is a coin toss.
+  return hn::GetLane(hn::IfThenElse(hn::Gt(top, hn::Neg(bottom)), top, bottom));
+}
+
+// The scales of up to kBatch blocks.
+struct BatchScales {
+  HWY_ALIGN float inverse[kBatch];
+  Float16 stored[kBatch];
+};
+
+template <class Value>
+HWY_INLINE void find_scales(const Value* values, size_t blocks, const Float16* stored_scales, BatchScales& scales) {
+  if (stored_scales != nullptr) {
+    for (size_t block = 0; block < blocks; ++block) {
+      scales.stored[block] = stored_scales[block];
+      scales.inverse[block] = grid::inverse_scale(to_float(stored_scales[block]));
+    }
+    return;
+  }
+  const Floats tag;
+  HWY_ALIGN float rule[kBatch] = {};
+  for (size_t block = 0; block < blocks; ++block) rule[block] = block_extremum(values + block * kBlockValues) / -8.0f;
+  for (size_t i = 0; i < kBatch; i += hn::Lanes(tag)) {
+    const FloatVector scale = hn::Load(tag, rule + i);
+    const FloatVector inverse = hn::Div(hn::Set(tag, 1.0f), scale);
+    hn::Store(hn::IfThenZeroElse(hn::Eq(scale, hn::Zero(tag)), inverse), tag, scales.inverse + i);
+  }
+  for (size_t block = 0; block < blocks; ++block) scales.stored[block] = to_float16(rule[block]);
+}
+
+// Codes 0..15 as floats.
+HWY_INLINE FloatVector codes_of(FloatVector values, FloatVector inverse) {
+  const Floats tag;
+  const FloatVector shifted = hn::Add(hn::Mul(values, inverse), hn::Set(tag, 8.5f));
+  return hn::Trunc(hn::Min(hn::Max(shifted, hn::Zero(tag)), hn::Set(tag, 15.0f)));
+}
+
+// An infinite inverse (underflowing scale) or a scale without a finite fp16 needs the scalar rules.
+HWY_INLINE bool is_ordinary(float inverse, Float16 stored) {
+  return std::isfinite(inverse) && (stored.bits & 0x7c00u) != 0x7c00u;
+}
+
+template <class Value>
+HWY_INLINE void encode_codes(const Value* values, float inverse_scale, uint8_t* codes) {
+  const Floats tag;
+  const FloatVector inverse = hn::Set(tag, inverse_scale);
+  // Adding 2^23 leaves the integer in the low bits of the float, without the range checks of a conversion.
+  const FloatVector to_low_bits = hn::Set(tag, 8388608.0f);
+  for (size_t i = 0; i < kHalf; i += hn::Lanes(tag)) {
+    const FloatVector low = codes_of(load_values(values + i), inverse);
+    const FloatVector high = codes_of(load_values(values + i + kHalf), inverse);
+    const FloatVector pair = hn::Add(low, hn::Mul(high, hn::Set(tag, 16.0f)));
+    const auto bits = hn::BitCast(Words(), hn::Add(pair, to_low_bits));
+    hn::StoreU(hn::TruncateTo(Bytes(), bits), Bytes(), codes + i);
+  }
+}
+
+template <class Value>
+HWY_INLINE void encode_blocks(const Value* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes) {
+  BatchScales scales;
+  for (size_t first = 0; first < blocks; first += kBatch) {
+    const size_t count = HWY_MIN(kBatch, blocks - first);
+    const Float16* stored = stored_scales == nullptr ? nullptr : stored_scales + first;
+    find_scales(values, count, stored, scales);
+    for (size_t i = 0; i < count; ++i, values += kBlockValues, bytes += scalar::kBytesQ4_0) {
+      if (HWY_UNLIKELY(!is_ordinary(scales.inverse[i], scales.stored[i]))) {
+        float block[kBlockValues];
+        widen_block(values, block);
+        scalar::encode_q4_0(scalar::Block(block), stored == nullptr ? nullptr : stored + i, bytes);
+        continue;
+      }
+      std::memcpy(bytes, &scales.stored[i], sizeof(Float16));
+      encode_codes(values, scales.inverse[i], bytes + sizeof(Float16));
+    }
+  }
+}
+
+template <class Result>
+HWY_INLINE void fake_quantize_values(const BFloat16* master, float inverse_scale, Float16 stored, Result* result) {
+  const Floats tag;
+  const FloatVector inverse = hn::Set(tag, inverse_scale);
+  const FloatVector step = hn::Set(tag, to_float(stored));
+  for (size_t i = 0; i < kBlockValues; i += hn::Lanes(tag)) {
+    const FloatVector code = codes_of(load_values(master + i), inverse);
+    store_bfloat16(hn::Mul(step, hn::Sub(code, hn::Set(tag, 8.0f))), result + i);
+  }
+}
+
+template <class Result>
+HWY_INLINE void fake_quantize_blocks(const BFloat16* master, size_t blocks, const Float16* stored_scales, Result* result) {
+  BatchScales scales;
+  for (size_t first = 0; first < blocks; first += kBatch) {
+    const size_t count = HWY_MIN(kBatch, blocks - first);
+    const Float16* stored = stored_scales == nullptr ? nullptr : stored_scales + first;
+    find_scales(master, count, stored, scales);
+    for (size_t i = 0; i < count; ++i, master += kBlockValues, result += kBlockValues) {
+      if (HWY_UNLIKELY(!is_ordinary(scales.inverse[i], scales.stored[i]))) {
+        float block[kBlockValues];
+        float quantized[kBlockValues];
+        widen_block(master, block);
+        scalar::fake_quantize_q4_0(scalar::Block(block), stored == nullptr ? nullptr : stored + i,
+                                   scalar::DecodedBlock(quantized));
+        narrow_block(quantized, result);
+        continue;
+      }
+      fake_quantize_values(master, scales.inverse[i], scales.stored[i], result);
+    }
+  }
+}
+
+void encode_q4_0_float(const float* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes) {
+  encode_blocks(values, blocks, stored_scales, bytes);
+}
+void encode_q4_0_bfloat16(const BFloat16* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes) {
+  encode_blocks(values, blocks, stored_scales, bytes);
+}
+void fake_quantize_q4_0_float(const BFloat16* master, size_t blocks, const Float16* stored_scales, float* values) {
+  fake_quantize_blocks(master, blocks, stored_scales, values);
+}
+void fake_quantize_q4_0_bfloat16(const BFloat16* master, size_t blocks, const Float16* stored_scales, BFloat16* values) {
+  fake_quantize_blocks(master, blocks, stored_scales, values);
+}
+
+void decode_q4_0_float(const uint8_t* bytes, size_t blocks, float* values) {
+  const Floats tag;
+  const Integers integers;
+  const Bytes small;
+  const auto eight = hn::Set(integers, 8);
+  for (size_t block = 0; block < blocks; ++block) {
+    Float16 scale;
+    std::memcpy(&scale, bytes, sizeof(scale));
+    const FloatVector step = hn::Set(tag, to_float(scale));
+    for (size_t i = 0; i < kHalf; i += hn::Lanes(tag)) {
+      const auto pair = hn::PromoteTo(integers, hn::LoadU(small, bytes + 2 + i));
+      const auto low = hn::Sub(hn::And(pair, hn::Set(integers, 15)), eight);
+      const auto high = hn::Sub(hn::ShiftRight<4>(pair), eight);
+      hn::StoreU(hn::Mul(step, hn::ConvertTo(tag, low)), tag, values + i);
+      hn::StoreU(hn::Mul(step, hn::ConvertTo(tag, high)), tag, values + i + kHalf);
+    }
+    bytes += scalar::kBytesQ4_0;
+    values += kBlockValues;
+  }
+}
+
+}  // namespace qat::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace qat {
+HWY_EXPORT(encode_q4_0_float);
+HWY_EXPORT(encode_q4_0_bfloat16);
+HWY_EXPORT(fake_quantize_q4_0_float);
+HWY_EXPORT(fake_quantize_q4_0_bfloat16);
+HWY_EXPORT(decode_q4_0_float);
+
+namespace kernels {
+
+void encode_q4_0(const float* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes) {
+  HWY_DYNAMIC_DISPATCH(encode_q4_0_float)(values, blocks, stored_scales, bytes);
+}
+void encode_q4_0(const BFloat16* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes) {
+  HWY_DYNAMIC_DISPATCH(encode_q4_0_bfloat16)(values, blocks, stored_scales, bytes);
+}
+void fake_quantize_q4_0(const BFloat16* master, size_t blocks, const Float16* stored_scales, float* values) {
+  HWY_DYNAMIC_DISPATCH(fake_quantize_q4_0_float)(master, blocks, stored_scales, values);
+}
+void fake_quantize_q4_0(const BFloat16* master, size_t blocks, const Float16* stored_scales, BFloat16* values) {
+  HWY_DYNAMIC_DISPATCH(fake_quantize_q4_0_bfloat16)(master, blocks, stored_scales, values);
+}
+void decode_q4_0(const uint8_t* bytes, size_t blocks, float* values) {
+  HWY_DYNAMIC_DISPATCH(decode_q4_0_float)(bytes, blocks, values);
+}
+
+}  // namespace kernels
+}  // namespace qat
+#endif

@@ -1,0 +1,69 @@
+// Loads and stores that the kernels of every instruction set share. Included once per target (Highway's foreach_target).
+#if defined(QAT_QUANT_VECTOR_LOADS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QAT_QUANT_VECTOR_LOADS_INL_H_
+#undef QAT_QUANT_VECTOR_LOADS_INL_H_
+#else
+#define QAT_QUANT_VECTOR_LOADS_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include "core/float_types.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace qat::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most half a block, so that values i and i + 16 never share a vector.
+using Floats = hn::CappedTag<float, 16>;
+using Integers = hn::RebindToSigned<Floats>;
+using Words = hn::RebindToUnsigned<Floats>;
+using HalfWords = hn::Rebind<uint16_t, Floats>;
+using Bytes = hn::Rebind<uint8_t, Floats>;
+using SignedBytes = hn::Rebind<int8_t, Floats>;
+using FloatVector = hn::Vec<Floats>;
+
+inline constexpr size_t kBlockValues = 32;
+
+HWY_INLINE FloatVector load_values(const float* values) { return hn::LoadU(Floats(), values); }
+
+HWY_INLINE FloatVector load_values(const BFloat16* values) {
+  const auto bits = hn::PromoteTo(Words(), hn::LoadU(HalfWords(), &values->bits));
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(bits));
+}
+
+// The bits of bf16(value) in the low halves; for numbers, not NaN.
+HWY_INLINE hn::Vec<Words> bfloat16_bits(FloatVector value) {
+  const Words tag;
+  const auto bits = hn::BitCast(tag, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(tag, 1));
+  return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(tag, 0x7fff)), odd));
+}
+
+HWY_INLINE void store_bfloat16(FloatVector value, float* values) {
+  hn::StoreU(hn::BitCast(Floats(), hn::ShiftLeft<16>(bfloat16_bits(value))), Floats(), values);
+}
+
+HWY_INLINE void store_bfloat16(FloatVector value, BFloat16* values) {
+  const auto bits = hn::BitCast(Integers(), bfloat16_bits(value));
+  hn::StoreU(hn::DemoteTo(HalfWords(), bits), HalfWords(), &values->bits);
+}
+
+// The block as floats, for the scalar rules.
+HWY_INLINE void widen_block(const float* values, float* block) {
+  for (size_t i = 0; i < kBlockValues; ++i) block[i] = values[i];
+}
+HWY_INLINE void widen_block(const BFloat16* values, float* block) {
+  for (size_t i = 0; i < kBlockValues; ++i) block[i] = to_float(values[i]);
+}
+HWY_INLINE void narrow_block(const float* block, float* values) {
+  for (size_t i = 0; i < kBlockValues; ++i) values[i] = block[i];
+}
+HWY_INLINE void narrow_block(const float* block, BFloat16* values) {
+  for (size_t i = 0; i < kBlockValues; ++i) values[i] = to_bfloat16(block[i]);
+}
+
+}  // namespace qat::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,50 @@
+// The operations of a Gemma forward pass whose numbers depend on where it runs. The pass itself is forward.h.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "gemma4/config.h"
+#include "reference/key_value_cache.h"
+#include "reference/matrix.h"
+#include "reference/thread_pool.h"
+#include "reference/weight_view.h"
+
+namespace qat {
+
+// What one layer's queries attend to.
+struct AttentionShape {
+  int64_t heads = 0;
+  int64_t key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t window = 0;          // keys a query sees, itself included; 0 = all before it
+  int64_t first_position = 0;  // of the first query row
+};
+
+class Arithmetic {
+ public:
+  virtual ~Arithmetic() = default;
+
+  // Decoded rows of a table: [ids, columns].
+  virtual Matrix gather(const WeightView& table, std::span<const int32_t> ids) const = 0;
+  // x W^T: [tokens, rows of W]. `row_by_row`: the tokens come one at a time, as experts get theirs.
+  virtual Matrix linear(const Matrix& x, const WeightView& weight, bool row_by_row = false) const = 0;
+  // RMSNorm of every group of `width` values, times `weight` [width] unless that is empty.
+  virtual void norm(Matrix& x, int64_t width, std::span<const float> weight, float epsilon) const = 0;
+  // Rotary embedding of rows [tokens, heads * head_dim] that start at `first_position`.
+  virtual void rotate(Matrix& x, const RopeConfig& rope, int64_t first_position) const = 0;
+  // gate = gelu_tanh(gate) * factor, element by element.
+  virtual void gate(Matrix& gate, const Eigen::Ref<const Matrix, 0, Eigen::OuterStride<>>& factor) const = 0;
+  // softmax(q k^T) v over the cached positions that each query may see: [tokens, heads * head_dim]. The queries' own
+  // keys and values are in the cache already. Queries are scaled.
+  virtual Matrix attend(const Matrix& queries, const KeyValueCache& cache, const AttentionShape& shape) const = 0;
+  // cap * tanh(x / cap)
+  virtual void softcap(Matrix& logits, float cap) const = 0;
+};
+
+// What training computed: weights as the BF16 matrices that its GEMM read, everything else fp32.
+std::unique_ptr<Arithmetic> make_float_arithmetic(ThreadPool& pool);
+// llama.cpp's CPU kernels for x86-64 with AVX2 and FMA (device_arithmetic.cpp names the paths).
+std::unique_ptr<Arithmetic> make_device_arithmetic(ThreadPool& pool);
+
+}  // namespace qat

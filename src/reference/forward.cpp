@@ -1,0 +1,232 @@
+#include "reference/forward.h"
+
+#include <cmath>
+
+#include "core/error.h"
+#include "reference/experts.h"
+
+namespace qat {
+
+namespace {
+
+void rotate_groups(Matrix& x, int64_t size) {
+  if (size > 0) rotate_hadamard({x.data(), static_cast<size_t>(x.size())}, size);
+}
+
+Matrix rows_of(const Matrix& x, const std::vector<int64_t>& rows) { return x(rows, Eigen::all); }
+
+}  // namespace
+
+Forward::Forward(const GgufModel& model, const Arithmetic& arithmetic)
+    : model_(model),
+      config_(model.config()),
+      arithmetic_(arithmetic),
+      epsilon_(static_cast<float>(model.config().norm_epsilon)),
+      embedding_(model.weight("token_embd.weight")),
+      head_(config_.tied_head ? embedding_ : model.weight("output.weight")),
+      final_norm_(model.vector("output_norm.weight")) {
+  if (config_.has_per_layer_inputs()) {
+    per_layer_embedding_ = model.weight("per_layer_token_embd.weight");
+    per_layer_projection_ = model.weight("per_layer_model_proj.weight");
+    per_layer_norm_ = model.vector("per_layer_proj_norm.weight");
+  }
+  for (const LayerConfig& facts : config_.layers) layers_.push_back(resolve(facts));
+}
+
+Forward::Layer Forward::resolve(const LayerConfig& facts) const {
+  const std::string prefix = "blk." + std::to_string(facts.index) + ".";
+  const auto matrix = [&](const char* name) { return model_.weight(prefix + name); };
+  const auto vector = [&](const char* name) { return model_.vector(prefix + name); };
+  Layer layer;
+  layer.facts = facts;
+  layer.attention_norm = vector("attn_norm.weight");
+  layer.query = matrix("attn_q.weight");
+  layer.query_norm = vector("attn_q_norm.weight");
+  if (!facts.key_value_donor) {
+    layer.key = matrix("attn_k.weight");
+    layer.key_norm = vector("attn_k_norm.weight");
+    if (!facts.value_is_key) layer.value = matrix("attn_v.weight");
+  }
+  layer.output = matrix("attn_output.weight");
+  layer.attention_post_norm = vector("post_attention_norm.weight");
+  layer.mlp_norm = vector("ffn_norm.weight");
+  layer.gate = matrix("ffn_gate.weight");
+  layer.up = matrix("ffn_up.weight");
+  layer.down = matrix("ffn_down.weight");
+  layer.mlp_post_norm = vector("post_ffw_norm.weight");
+  if (facts.has_experts) {
+    layer.experts =
+        Experts{matrix("ffn_gate_inp.weight"),   matrix("ffn_gate_up_exps.weight"), matrix("ffn_down_exps.weight"),
+                vector("ffn_gate_inp.scale"),    vector("ffn_down_exps.scale"),     vector("post_ffw_norm_1.weight"),
+                vector("pre_ffw_norm_2.weight"), vector("post_ffw_norm_2.weight")};
+  }
+  if (config_.has_per_layer_inputs()) {
+    layer.per_layer = PerLayerInput{matrix("inp_gate.weight"), matrix("proj.weight"), vector("post_norm.weight")};
+  }
+  if (config_.has_layer_scalar) layer.scalar = vector("layer_output_scale.weight").at(0);
+  return layer;
+}
+
+SequenceState Forward::start(CacheType type) const {
+  SequenceState state;
+  for (const Layer& layer : layers_) {
+    state.caches.emplace_back();
+    if (layer.facts.key_value_donor) continue;
+    state.caches.back().emplace(type, layer.facts.key_value_heads, layer.facts.head_dim, layer.facts.window);
+  }
+  return state;
+}
+
+void Forward::norm(Matrix& x, const std::vector<float>& weight) const {
+  arithmetic_.norm(x, x.cols(), weight, epsilon_);
+}
+
+Matrix Forward::per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded) const {
+  const auto hidden = static_cast<float>(config_.hidden_size);
+  const auto width = static_cast<float>(config_.per_layer_input_size);
+  Matrix context = arithmetic_.linear(embedded, per_layer_projection_);
+  context *= 1.0f / std::sqrt(hidden);
+  arithmetic_.norm(context, config_.per_layer_input_size, per_layer_norm_, epsilon_);
+  Matrix table_rows = arithmetic_.gather(per_layer_embedding_, tokens);
+  table_rows *= std::sqrt(width);
+  context += table_rows;
+  context *= 1.0f / std::sqrt(2.0f);
+  return context;
+}
+
+void Forward::append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const {
+  Matrix keys = arithmetic_.linear(x, layer.key);
+  Matrix values = layer.facts.value_is_key ? keys : arithmetic_.linear(x, layer.value);
+  arithmetic_.norm(keys, layer.facts.head_dim, layer.key_norm, epsilon_);
+  arithmetic_.rotate(keys, layer.facts.rope, first_position);
+  if (config_.value_norm) arithmetic_.norm(values, layer.facts.head_dim, {}, epsilon_);
+  const CacheRotation rotation = cache_rotation(cache.type(), layer.facts.head_dim);
+  rotate_groups(keys, rotation.key);
+  rotate_groups(values, rotation.value);
+  cache.append(keys, values);
+}
+
+Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& state) const {
+  const LayerConfig& facts = layer.facts;
+  KeyValueCache& cache = *state.caches[static_cast<size_t>(facts.key_value_donor.value_or(facts.index))];
+  Matrix queries = arithmetic_.linear(x, layer.query);
+  arithmetic_.norm(queries, facts.head_dim, layer.query_norm, epsilon_);
+  arithmetic_.rotate(queries, facts.rope, state.length);
+  if (config_.attention_scale != 1.0) queries *= static_cast<float>(config_.attention_scale);
+  if (!facts.key_value_donor) append_keys(layer, x, state.length, cache);
+  const CacheRotation rotation = cache_rotation(cache.type(), facts.head_dim);
+  rotate_groups(queries, rotation.key);
+  Matrix mixed = arithmetic_.attend(queries, cache,
+                                    {facts.heads, facts.key_value_heads, facts.head_dim, facts.window, state.length});
+  rotate_groups(mixed, rotation.value);
+  return arithmetic_.linear(mixed, layer.output);
+}
+
+Matrix Forward::mlp(const Layer& layer, const Matrix& x) const {
+  Matrix gate = arithmetic_.linear(x, layer.gate);
+  arithmetic_.gate(gate, arithmetic_.linear(x, layer.up));
+  return arithmetic_.linear(gate, layer.down);
+}
+
+Matrix Forward::expert_outputs(const Experts& experts, const Matrix& residual, Matrix x) const {
+  Matrix routed = residual;
+  arithmetic_.norm(routed, routed.cols(), {}, epsilon_);
+  routed *= 1.0f / std::sqrt(static_cast<float>(config_.hidden_size));
+  routed = routed * Eigen::Map<const Eigen::VectorXf>(experts.router_scale.data(), routed.cols()).asDiagonal();
+  const Matrix router_logits = arithmetic_.linear(routed, experts.router);
+
+  struct Use {
+    int64_t token, rank;
+    float weight;
+  };
+  const int64_t ranks = config_.experts_per_token;
+  std::vector<std::vector<Use>> uses(static_cast<size_t>(config_.experts));
+  for (int64_t token = 0; token < x.rows(); ++token) {
+    const auto choices = choose_experts(row_of(router_logits, token), ranks);
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      const ExpertChoice& choice = choices[static_cast<size_t>(rank)];
+      uses[static_cast<size_t>(choice.expert)].push_back({token, rank, choice.weight});
+    }
+  }
+
+  // Terms are kept apart by rank so that each token's sum runs in falling order of weight.
+  Matrix terms(x.rows() * ranks, x.cols());
+  for (int64_t expert = 0; expert < config_.experts; ++expert) {
+    const auto& used_by = uses[static_cast<size_t>(expert)];
+    if (used_by.empty()) continue;
+    std::vector<int64_t> tokens;
+    for (const Use& use : used_by) tokens.push_back(use.token);
+    const Matrix both = arithmetic_.linear(rows_of(x, tokens), experts.gate_up.slice(expert), true);
+    const int64_t width = both.cols() / 2;
+    Matrix gate = both.leftCols(width);
+    arithmetic_.gate(gate, both.rightCols(width));
+    Matrix down = arithmetic_.linear(gate, experts.down.slice(expert), true);
+    down *= experts.expert_scale[static_cast<size_t>(expert)];
+    for (size_t i = 0; i < used_by.size(); ++i) {
+      terms.row(used_by[i].token * ranks + used_by[i].rank) = down.row(static_cast<int64_t>(i)) * used_by[i].weight;
+    }
+  }
+  for (int64_t token = 0; token < x.rows(); ++token) {
+    x.row(token) = terms.row(token * ranks);
+    for (int64_t rank = 1; rank < ranks; ++rank) x.row(token) += terms.row(token * ranks + rank);
+  }
+  return x;
+}
+
+Matrix Forward::mlp_with_experts(const Layer& layer, const Matrix& residual) const {
+  Matrix x = residual;
+  norm(x, layer.mlp_norm);
+  x = mlp(layer, x);
+  if (!layer.experts) return x;
+  norm(x, layer.experts->dense_post_norm);
+  Matrix routed = residual;
+  norm(routed, layer.experts->pre_norm);
+  routed = expert_outputs(*layer.experts, residual, std::move(routed));
+  norm(routed, layer.experts->post_norm);
+  return x + routed;
+}
+
+void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Matrix& x, SequenceState& state) const {
+  Matrix branch = x;
+  norm(branch, layer.attention_norm);
+  branch = attention(layer, branch, state);
+  norm(branch, layer.attention_post_norm);
+  x += branch;
+
+  branch = mlp_with_experts(layer, x);
+  norm(branch, layer.mlp_post_norm);
+  x += branch;
+
+  if (layer.per_layer) {
+    const int64_t width = config_.per_layer_input_size;
+    Matrix gate = arithmetic_.linear(x, layer.per_layer->gate);
+    arithmetic_.gate(gate, per_layer_inputs.middleCols(layer.facts.index * width, width));
+    branch = arithmetic_.linear(gate, layer.per_layer->projection);
+    norm(branch, layer.per_layer->post_norm);
+    x += branch;
+  }
+  if (config_.has_layer_scalar) x *= layer.scalar;
+}
+
+Matrix Forward::hidden(std::span<const int32_t> tokens, SequenceState& state) const {
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= config_.vocabulary_size) {
+      fail(model_.where(), ": token id ", token, " is outside the vocabulary of ", config_.vocabulary_size);
+    }
+  }
+  Matrix x = arithmetic_.gather(embedding_, tokens);
+  x *= std::sqrt(static_cast<float>(config_.hidden_size));
+  const Matrix per_layer = config_.has_per_layer_inputs() ? per_layer_inputs(tokens, x) : Matrix();
+  for (const Layer& layer : layers_) run_layer(layer, per_layer, x, state);
+  state.length += x.rows();
+  norm(x, final_norm_);
+  return x;
+}
+
+Matrix Forward::logits(const Matrix& hidden) const {
+  Matrix result = arithmetic_.linear(hidden, head_);
+  if (config_.final_logit_softcap != 0) arithmetic_.softcap(result, static_cast<float>(config_.final_logit_softcap));
+  return result;
+}
+
+}  // namespace qat

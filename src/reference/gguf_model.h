@@ -1,0 +1,42 @@
+// A Gemma model as a GGUF file describes it: metadata resolved into the same Gemma4Config that config.json gives, and
+// every weight of its table found in the file with the right shape. Keys: gguf_q4_0.md 4.2 (src/llama-arch.cpp of
+// llama.cpp).
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gemma4/config.h"
+#include "io/gguf.h"
+#include "reference/weight_view.h"
+
+namespace qat {
+
+// The config that a GGUF file's metadata describes. Norm weights in GGUF already contain Gemma 3's offset, so
+// norm_offset is 0. Throws Error naming the key that is missing or contradicts another.
+Gemma4Config config_from_gguf(const GgufFile& file);
+
+class GgufModel {
+ public:
+  // `file` must outlive this. Throws Error if a weight is missing, has another shape, or is encoded in a scheme that
+  // its columns do not divide into.
+  explicit GgufModel(const GgufFile& file);
+
+  const Gemma4Config& config() const { return config_; }
+  const std::string& where() const { return where_; }
+  // By GGUF name; one of the weights of WeightTable(config()).
+  const WeightView& weight(std::string_view gguf_name) const;
+  // The same, decoded; for norms and scales.
+  std::vector<float> vector(std::string_view gguf_name) const;
+
+ private:
+  void add(const GgufFile& file, const std::string& gguf_name, const std::vector<int64_t>& shape);
+
+  std::string where_;
+  Gemma4Config config_;
+  std::map<std::string, WeightView, std::less<>> weights_;
+};
+
+}  // namespace qat

@@ -1,0 +1,142 @@
+#include "reference/key_value_cache.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/float_types.h"
+#include "quant/grid.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kBlockBytes = 2 + grid::kBlock;  // fp16 scale, 32 codes
+
+int64_t bytes_of_head(CacheType type, int64_t head_dim) {
+  switch (type) {
+    case CacheType::F32:
+      return head_dim * 4;
+    case CacheType::F16:
+      return head_dim * 2;
+    case CacheType::Q8_0:
+      if (head_dim % grid::kBlock != 0) {
+        fail("a q8_0 key-value cache needs head sizes that ", grid::kBlock, " divides, found ", head_dim,
+             "; use an f16 cache");
+      }
+      return head_dim / grid::kBlock * kBlockBytes;
+  }
+  QAT_CHECK(false);
+  return 0;
+}
+
+void store_q8_0(std::span<const float> values, std::byte* bytes) {
+  for (size_t i = 0; i < values.size(); i += grid::kBlock, bytes += kBlockBytes) {
+    const std::span<const float, grid::kBlock> block(values.data() + i, grid::kBlock);
+    const Float16 scale = to_float16(grid::q8_0_scale(block));
+    const float inverse = grid::q8_0_runtime_inverse(block);
+    std::memcpy(bytes, &scale, sizeof(scale));
+    for (size_t j = 0; j < grid::kBlock; ++j) {
+      bytes[2 + j] = static_cast<std::byte>(grid::q8_0_runtime_code(block[j], inverse));
+    }
+  }
+}
+
+}  // namespace
+
+void rotate_hadamard(std::span<float> values, int64_t size) {
+  const auto group = static_cast<size_t>(size);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(size));
+  for (float& value : values) value *= scale;
+  for (size_t start = 0; start < values.size(); start += group) {
+    for (size_t half = 1; half < group; half *= 2) {
+      for (size_t i = start; i < start + group; i += 2 * half) {
+        for (size_t j = i; j < i + half; ++j) {
+          const float left = values[j];
+          const float right = values[j + half];
+          values[j] = left + right;
+          values[j + half] = left - right;
+        }
+      }
+    }
+  }
+}
+
+CacheRotation cache_rotation(CacheType type, int64_t head_dim) {
+  if (type != CacheType::Q8_0 || head_dim % 64 != 0) return {};
+  return {head_dim & -head_dim, 64};
+}
+
+KeyValueCache::KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window)
+    : type_(type), heads_(heads), head_dim_(head_dim), window_(window), head_bytes_(bytes_of_head(type, head_dim)) {}
+
+std::span<const std::byte> KeyValueCache::part(const std::vector<std::byte>& rows, int64_t position,
+                                               int64_t head) const {
+  QAT_CHECK(position >= first_ && position < end_);
+  const int64_t offset = ((position - first_) * heads_ + head) * head_bytes_;
+  return {rows.data() + offset, static_cast<size_t>(head_bytes_)};
+}
+
+void KeyValueCache::store(const Matrix& rows, std::vector<std::byte>& bytes) const {
+  const size_t start = bytes.size();
+  bytes.resize(start + static_cast<size_t>(rows.rows() * heads_ * head_bytes_));
+  std::byte* target = bytes.data() + start;
+  const std::span<const float> values(rows.data(), static_cast<size_t>(rows.size()));
+  switch (type_) {
+    case CacheType::F32:
+      std::memcpy(target, values.data(), values.size_bytes());
+      break;
+    case CacheType::F16:
+      for (size_t i = 0; i < values.size(); ++i) {
+        const Float16 rounded = to_float16(values[i]);
+        std::memcpy(target + 2 * i, &rounded, sizeof(rounded));
+      }
+      break;
+    case CacheType::Q8_0:
+      store_q8_0(values, target);
+      break;
+  }
+}
+
+void KeyValueCache::drop_unseen() {
+  // Half of the rows must be out of sight, so that each row is moved at most once on average.
+  const int64_t unseen = end_ - window_ + 1 - first_;
+  if (window_ == 0 || unseen < std::max<int64_t>(window_, 64)) return;
+  const auto bytes = static_cast<std::ptrdiff_t>(unseen * heads_ * head_bytes_);
+  keys_.erase(keys_.begin(), keys_.begin() + bytes);
+  values_.erase(values_.begin(), values_.begin() + bytes);
+  first_ += unseen;
+}
+
+void KeyValueCache::append(const Matrix& keys, const Matrix& values) {
+  drop_unseen();
+  store(keys, keys_);
+  store(values, values_);
+  end_ += keys.rows();
+}
+
+void decode_cached(CacheType type, std::span<const std::byte> stored, std::span<float> values) {
+  switch (type) {
+    case CacheType::F32:
+      std::memcpy(values.data(), stored.data(), values.size_bytes());
+      break;
+    case CacheType::F16:
+      for (size_t i = 0; i < values.size(); ++i) {
+        Float16 half;
+        std::memcpy(&half, stored.data() + 2 * i, sizeof(half));
+        values[i] = to_float(half);
+      }
+      break;
+    case CacheType::Q8_0:
+      for (size_t i = 0; i < values.size(); ++i) {
+        const std::byte* block = stored.data() + i / grid::kBlock * kBlockBytes;
+        Float16 scale;
+        std::memcpy(&scale, block, sizeof(scale));
+        values[i] = grid::q8_0_value(static_cast<int8_t>(block[2 + i % grid::kBlock]), scale);
+      }
+      break;
+  }
+}
+
+}  // namespace qat

@@ -1,0 +1,81 @@
+#include "reference/reference_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "reference/forward.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kChunkTokens = 512;       // tokens per pass, as many as llama.cpp's default micro-batch
+constexpr int64_t kLogitsBudget = 8 << 20;  // values of logits that exist at a time
+
+class Session final : public DecodingSession {
+ public:
+  Session(const Forward& forward, CacheType cache) : forward_(forward), state_(forward.start(cache)) {}
+
+  std::span<const float> append(std::span<const int32_t> tokens) override {
+    if (tokens.empty()) fail("a decoding session needs at least one token to append");
+    Matrix hidden;
+    for (size_t start = 0; start < tokens.size(); start += kChunkTokens) {
+      hidden = forward_.hidden(tokens.subspan(start, std::min<size_t>(kChunkTokens, tokens.size() - start)), state_);
+    }
+    logits_ = forward_.logits(hidden.bottomRows(1));
+    return row_of(std::as_const(logits_), 0);
+  }
+
+ private:
+  const Forward& forward_;
+  SequenceState state_;
+  Matrix logits_;
+};
+
+class ReferenceModel final : public LanguageModel {
+ public:
+  ReferenceModel(const GgufFile& file, const ReferenceOptions& options)
+      : model_(file),
+        pool_(options.threads),
+        arithmetic_(options.arithmetic == ArithmeticKind::Float ? make_float_arithmetic(pool_)
+                                                                : make_device_arithmetic(pool_)),
+        forward_(model_, *arithmetic_),
+        cache_(options.cache.value_or(options.arithmetic == ArithmeticKind::Float ? CacheType::F32 : CacheType::F16)) {
+    forward_.start(cache_);
+  }
+
+  int64_t vocabulary_size() const override { return model_.config().vocabulary_size; }
+
+  void evaluate(std::span<const int32_t> tokens, int64_t first_position, const LogitsSink& sink) override {
+    SequenceState state = forward_.start(cache_);
+    const int64_t rows_at_once = std::max<int64_t>(1, kLogitsBudget / vocabulary_size());
+    const auto count = static_cast<int64_t>(tokens.size());
+    for (int64_t start = 0; start < count; start += kChunkTokens) {
+      const int64_t chunk = std::min(kChunkTokens, count - start);
+      const Matrix hidden =
+          forward_.hidden(tokens.subspan(static_cast<size_t>(start), static_cast<size_t>(chunk)), state);
+      for (int64_t row = std::max<int64_t>(0, first_position - start); row < chunk; row += rows_at_once) {
+        const Matrix logits = forward_.logits(hidden.middleRows(row, std::min(rows_at_once, chunk - row)));
+        sink(start + row, {logits.data(), static_cast<size_t>(logits.size())});
+      }
+    }
+  }
+
+  std::unique_ptr<DecodingSession> start() override { return std::make_unique<Session>(forward_, cache_); }
+
+ private:
+  GgufModel model_;
+  ThreadPool pool_;
+  std::unique_ptr<Arithmetic> arithmetic_;
+  Forward forward_;
+  CacheType cache_;
+};
+
+}  // namespace
+
+std::unique_ptr<LanguageModel> make_reference_model(const GgufFile& file, const ReferenceOptions& options) {
+  return std::make_unique<ReferenceModel>(file, options);
+}
+
+}  // namespace qat

@@ -1,0 +1,147 @@
+#include "eval/multiple_choice.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "data/small_tokenizer.h"
+#include "eval/table_model.h"
+#include "support/expect_error.h"
+
+namespace qat {
+namespace {
+
+using testing::expect_error;
+using testing::small_tokenizer;
+
+TableModel model() {
+  return TableModel({{0.1, 0.6, 0.2, 0.1}, {0.25, 0.25, 0.3, 0.2}, {0.1, 0.1, 0.7, 0.1}, {0.4, 0.3, 0.2, 0.1}}, -3.0,
+                    1);
+}
+
+TEST(MultipleChoice, SumsTheContinuationsLogProbabilities) {
+  TableModel table = model();
+  ChoiceItem item;
+  item.context = {3, 0};
+  item.choices = {{{1}, 1, 1}, {{2, 2, 2}, 5, 6}, {{1, 3}, 2, 2}};
+  item.answer = 1;
+  item.line = 7;
+  const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
+  ASSERT_EQ(results.size(), 1u);
+  const ChoiceResult& result = results[0];
+  EXPECT_NEAR(result.log_likelihoods[0], std::log(0.6), 1e-6);
+  EXPECT_NEAR(result.log_likelihoods[1], std::log(0.2 * 0.7 * 0.7), 1e-6);
+  EXPECT_NEAR(result.log_likelihoods[2], std::log(0.6 * 0.2), 1e-6);
+  EXPECT_EQ(result.line, 7);
+  // -0.511, -2.323, -2.120; per character -0.511, -0.465, -1.060; per byte -0.511, -0.387, -1.060.
+  EXPECT_EQ(result.chosen, 0);
+  EXPECT_EQ(result.chosen_by_characters, 1);
+  EXPECT_EQ(result.chosen_by_bytes, 1);
+  EXPECT_FALSE(result.correct);
+  EXPECT_TRUE(result.correct_by_characters);
+}
+
+TEST(MultipleChoice, CharactersAndBytesAreDifferentLengths) {
+  TableModel table = model();
+  ChoiceItem item;
+  item.context = {0};
+  // log 0.6 = -0.511, log 0.2 = -1.609: per character -0.511, -0.536; per byte -0.511, -0.268.
+  item.choices = {{{1}, 1, 1}, {{2}, 3, 6}};
+  const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
+  EXPECT_EQ(results[0].chosen_by_characters, 0);
+  EXPECT_EQ(results[0].chosen_by_bytes, 1);
+}
+
+TEST(MultipleChoice, TheFirstOfEqualChoicesWinsAndLettersShareOnePass) {
+  TableModel table = model();
+  ChoiceItem item;
+  item.context = {1};
+  item.choices = {{{3}, 1, 1}, {{0}, 1, 1}, {{1}, 1, 1}};
+  item.answer = 1;
+  const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
+  EXPECT_EQ(results[0].chosen, 1);
+  EXPECT_TRUE(results[0].correct);
+  EXPECT_EQ(table.calls, 1);
+  EXPECT_EQ(table.rows_computed, 1);
+}
+
+TEST(MultipleChoice, SummaryCountsEachRuleApart) {
+  std::vector<ChoiceResult> results(10);
+  for (size_t i = 0; i < 10; ++i) {
+    results[i].correct = i < 5;
+    results[i].correct_by_bytes = true;
+  }
+  const ChoiceSummary summary = summarize(results);
+  EXPECT_EQ(summary.accuracy.correct, 5);
+  EXPECT_DOUBLE_EQ(summary.accuracy.share, 0.5);
+  EXPECT_NEAR(summary.accuracy.interval.low, 0.23659309051256405, 1e-12);
+  EXPECT_EQ(summary.accuracy_by_characters.correct, 0);
+  EXPECT_EQ(summary.accuracy_by_bytes.correct, 10);
+  EXPECT_EQ(correct_items(results, &ChoiceResult::correct)[4], true);
+  EXPECT_EQ(correct_items(results, &ChoiceResult::correct)[5], false);
+}
+
+TEST(MultipleChoice, RefusesTokensOutsideTheVocabulary) {
+  TableModel table = model();
+  ChoiceItem item;
+  item.context = {0};
+  item.choices = {{{4}, 1, 1}};
+  item.line = 12;
+  expect_error([&] { measure_choices(table, std::vector<ChoiceItem>{item}); }, {"line 12", "token 4", "0 to 3"});
+}
+
+MultipleChoiceQuestion question(std::string text, std::vector<std::string> choices) {
+  MultipleChoiceQuestion result;
+  result.question = std::move(text);
+  result.choices = std::move(choices);
+  result.answer = 1;
+  result.line = 3;
+  return result;
+}
+
+TEST(ChoiceItem, ContextAndContinuationAreOneText) {
+  const Tokenizer& tokenizer = small_tokenizer();
+  const ChoiceItem item =
+      make_choice_item(tokenizer, question("Where is it?\nAnswer:", {"the r\u00e9d box", "here"}), std::nullopt, {});
+  EXPECT_EQ(item.context.front(), tokenizer.require_id("<bos>"));
+  ASSERT_EQ(item.choices.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    std::vector<int32_t> all(item.context.begin() + 1, item.context.end());
+    all.insert(all.end(), item.choices[i].tokens.begin(), item.choices[i].tokens.end());
+    EXPECT_EQ(tokenizer.decode(all), std::string("Where is it?\nAnswer: ") + (i == 0 ? "the r\u00e9d box" : "here"));
+    EXPECT_EQ(tokenizer.decode(item.choices[i].tokens)[0], ' ');
+  }
+  EXPECT_EQ(item.choices[0].characters, 11);
+  EXPECT_EQ(item.choices[0].bytes, 12);
+  EXPECT_EQ(item.answer, 1);
+  EXPECT_EQ(item.line, 3);
+}
+
+TEST(ChoiceItem, TrailingSpacesOfTheQuestionMoveToTheChoice) {
+  const Tokenizer& tokenizer = small_tokenizer();
+  const ChoiceItem item = make_choice_item(tokenizer, question("Answer:  ", {"no", "yes"}), std::nullopt, {});
+  const ChoiceItem plain = make_choice_item(tokenizer, question("Answer:", {"no", "yes"}), std::nullopt, {});
+  EXPECT_EQ(item.context, plain.context);
+  EXPECT_EQ(tokenizer.decode(item.choices[0].tokens), "   no");
+  EXPECT_EQ(tokenizer.decode(plain.choices[0].tokens), " no");
+}
+
+TEST(ChoiceItem, AChatAsksInTheUsersTurnAndAnswersWithoutDelimiter) {
+  const Tokenizer& tokenizer = small_tokenizer();
+  const ChatTemplate chat_template = chat_template_by_name("gemma4");
+  const ChoiceItem item = make_choice_item(tokenizer, question("Which?", {"no", "yes"}), chat_template, {});
+  EXPECT_EQ(item.context, tokenize_prompt(tokenizer, "Which?", chat_template, {}));
+  EXPECT_EQ(item.choices[1].tokens, tokenizer.encode("yes"));
+}
+
+TEST(ChoiceItem, AnEmptyChoiceIsAnError) {
+  expect_error(
+      [] {
+        make_choice_item(small_tokenizer(), question("Which?", {"no", ""}), std::nullopt, {});
+      },
+      {"line 3", "choice"});
+}
+
+}  // namespace
+}  // namespace qat

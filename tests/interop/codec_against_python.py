@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Compares the block codec with encoders in numpy on many weights: the transcription of scripts/golden/make_codec_goldens.py
+and, where it is installed, `gguf.quants.quantize` of the PyPI package gguf.
+
+Usage: codec_against_python.py PATH/TO/qat_codec_dump [--seed N]
+Exit codes: 0 all bytes equal, 1 a difference, 77 skipped (numpy is missing).
+"""
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+try:
+    import numpy as np
+except ImportError:
+    print("skipped: numpy is not installed")
+    sys.exit(77)
+try:
+    from gguf import GGMLQuantizationType, quants
+except ImportError:
+    quants = None
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "golden"))
+import make_codec_goldens as rules  # noqa: E402
+
+BLOCK_BYTES = {"q4_0": 18, "q8_0": 34, "q6_k": 210}
+
+
+def encode_with_program(program, scheme, weights, element):
+    data = rules.to_bfloat16_bits(weights) if element == "bf16" else weights
+    result = subprocess.run([program, scheme, element], input=data.tobytes(), stdout=subprocess.PIPE, check=True)
+    return result.stdout
+
+
+def differing_blocks(scheme, found, wanted):
+    size = BLOCK_BYTES[scheme]
+    a = np.frombuffer(found, np.uint8).reshape(-1, size)
+    b = np.frombuffer(wanted, np.uint8).reshape(-1, size)
+    assert a.shape == b.shape, (a.shape, b.shape)
+    return np.nonzero((a != b).any(axis=1))[0]
+
+
+def compare_with_gguf(scheme, weights, found):
+    """gguf 0.19 computes Q4_0 in float64 where the reference uses fp32 and takes -0 for the extremum of a zero block: blocks
+    that differ are counted, and every one must lie at such a rounding tie or be zero."""
+    kind = {"q4_0": GGMLQuantizationType.Q4_0, "q8_0": GGMLQuantizationType.Q8_0}[scheme]
+    with np.errstate(all="ignore"):
+        theirs = quants.quantize(weights, kind).tobytes()
+    different = differing_blocks(scheme, found, theirs)
+    unexplained = [i for i in different if not explained(scheme, weights[i], found, theirs, i)]
+    print(f"  gguf.quants.quantize: {len(different)} of {len(weights)} blocks differ, {len(unexplained)} unexplained")
+    return len(unexplained)
+
+
+def explained(scheme, block, found, theirs, index):
+    if not block.any():
+        return True
+    scale = rules.first_extremum(block[None])[0] / np.float32(-8) if scheme == "q4_0" else np.abs(block).max() / np.float32(127)
+    if abs(scale) < 2.0**-126:
+        return True  # the reciprocal of a subnormal scale overflows fp32, not float64
+    if scheme == "q8_0":
+        return False
+    size = BLOCK_BYTES[scheme]
+    ours, other = found[index * size:(index + 1) * size], theirs[index * size:(index + 1) * size]
+    if ours[:2] != other[:2]:
+        return False
+    codes = lambda b: np.concatenate([np.frombuffer(b, np.uint8)[2:] & 15, np.frombuffer(b, np.uint8)[2:] >> 4])  # noqa: E731
+    moved = np.nonzero(codes(ours) != codes(other))[0]
+    exact = block[moved].astype(np.float64) / np.float64(scale)
+    return bool((np.abs(exact - np.floor(exact) - 0.5) < 1e-6).all())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("program")
+    parser.add_argument("--seed", type=int, default=int(np.random.SeedSequence().entropy % 2**32))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
+    generator = np.random.default_rng(arguments.seed)
+    failures = 0
+    for scheme, blocks, size in [("q4_0", 131072, 32), ("q8_0", 131072, 32), ("q6_k", 65536, 256)]:
+        gaussian = (0.02 * generator.standard_normal((blocks // 2, size))).astype(np.float32)
+        weights = np.concatenate([gaussian, rules.hard_weights(generator, blocks // 2, size)])
+        for element in ("f32", "bf16"):
+            if element == "bf16":
+                weights = rules.widen_bfloat16(rules.to_bfloat16_bits(weights))
+            found = encode_with_program(arguments.program, scheme, weights, element)
+            different = differing_blocks(scheme, found, rules.ENCODERS[scheme][0](weights))
+            print(f"{scheme} from {element}: {blocks} blocks, {len(different)} differ from the transcription")
+            failures += len(different)
+            if quants is not None and scheme != "q6_k":
+                failures += compare_with_gguf(scheme, weights, found)
+    if quants is None:
+        print("gguf.quants: skipped (gguf is not installed)")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

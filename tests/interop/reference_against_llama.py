@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Compares the reference inference with llama.cpp (PyPI xllamacpp) on GGUF files, teacher-forced on llama.cpp's greedy tokens.
+
+    reference_against_llama.py --dump PATH/qat_reference_dump [--cache f16|q8_0] [--prompts 200] [--tokens 32] FILE.gguf ...
+
+Prints per file: positions, the share where llama.cpp's two best tokens differ by at most the margin, choices that differ elsewhere,
+mean and largest |difference| of log-probability over llama.cpp's best tokens. Exit code 0: every figure holds; 1: one is missed;
+77: xllamacpp is not installed ("skipped").
+"""
+import argparse
+import json
+import random
+import subprocess
+import sys
+
+MARGIN = 0.01           # choices must agree where llama.cpp's two best tokens differ by more than this in log-probability
+LARGEST_CLOSE_SHARE = 0.10  # at most this share of positions may lie below the margin
+LIMITS = {"f16": 1e-3, "f32": 1e-3, "q8_0": 5e-3}  # mean |difference| of log-probability
+GGML_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+BYTE_TOKEN = 6          # tokenizer.ggml.token_type
+LISTED = 10             # best tokens that llama.cpp reports per position
+
+
+def make_prompts(count, vocabulary, longest, seed):
+    """Random token ids after one BOS, a quarter of them long enough for llama.cpp's tiled attention (64 rows and more)."""
+    draw = random.Random(seed)
+    prompts = []
+    for index in range(count):
+        length = draw.randint(64, longest) if index % 4 == 3 else draw.randint(1, 63)
+        prompts.append([2] + [draw.randrange(16, vocabulary) for _ in range(length)])
+    return prompts
+
+
+def vocabulary_of(path):
+    """Size of the vocabulary and the ids of its byte pieces."""
+    from gguf import GGUFReader
+    types = GGUFReader(path).get_field("tokenizer.ggml.token_type").contents()
+    return len(types), [token for token, kind in enumerate(types) if kind == BYTE_TOKEN]
+
+
+def run_llama(xllamacpp, path, cache, prompts, tokens, barred):
+    """Per prompt: the greedy tokens and, per token, llama.cpp's best ids with their log-probabilities.
+
+    `barred` tokens are never chosen (byte pieces: the server merges those that are no whole UTF-8 character into one step); the listed
+    log-probabilities are those of the whole vocabulary all the same."""
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.n_parallel = 1
+    params.n_ctx = 2048
+    params.warmup = False
+    params.verbosity = 0
+    params.n_ctx_checkpoints = 0
+    params.cache_ram_mib = 0
+    params.cpuparams.n_threads = 2
+    params.cpuparams_batch.n_threads = 2
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type(GGML_TYPES[cache])
+    server = xllamacpp.Server(params)
+    answers = []
+    for prompt in prompts:
+        answer = server.handle_completions({
+            "prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": LISTED, "ignore_eos": True,
+            "cache_prompt": False, "logit_bias": [[token, False] for token in barred]})
+        answer = answer if isinstance(answer, dict) else json.loads(answer)
+        steps = answer["choices"][0]["logprobs"]["content"]
+        if len(steps) != tokens:
+            raise RuntimeError(f"{path}: llama.cpp gave {len(steps)} tokens, wanted {tokens}")
+        answers.append([(step["id"], [(top["id"], top["logprob"]) for top in step["top_logprobs"]]) for step in steps])
+    return answers
+
+
+def run_reference(dump, path, arithmetic, cache, prompts, answers):
+    """Per prompt and token: the log-probabilities of the whole vocabulary."""
+    requests = []
+    for prompt, answer in zip(prompts, answers):
+        requests.append(" ".join(map(str, [len(prompt), *prompt, *(step[0] for step in answer)])))
+    done = subprocess.run([dump, path, arithmetic, cache], input="\n".join(requests) + "\n", capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{path}: {dump} failed: {done.stderr.strip()}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def compare(answers, references):
+    figures = {"positions": 0, "close": 0, "different": 0, "largest": 0.0}
+    differences = []
+    for answer, reference in zip(answers, references):
+        for (_, best), ours in zip(answer, reference):
+            figures["positions"] += 1
+            choice = max(range(len(ours)), key=ours.__getitem__)
+            if best[0][1] - best[1][1] <= MARGIN:
+                figures["close"] += 1
+            elif choice != best[0][0]:
+                figures["different"] += 1
+            differences += [abs(logprob - ours[token]) for token, logprob in best]
+    figures["mean"] = sum(differences) / len(differences)
+    figures["largest"] = max(differences)
+    figures["close_share"] = figures["close"] / figures["positions"]
+    return figures
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--dump", required=True)
+    parser.add_argument("--arithmetic", choices=["device", "float"], default="device")
+    parser.add_argument("--cache", choices=sorted(GGML_TYPES), default="f16")
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--longest", type=int, default=100, help="tokens of the longest prompt")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        import xllamacpp
+        import gguf  # noqa: F401
+    except ImportError as missing:
+        print(f"skipped: {missing.name} is not installed")
+        return 77
+    held = True
+    print(f"{options.prompts} prompts x {options.tokens} tokens, seed {options.seed}, cache {options.cache}, "
+          f"arithmetic {options.arithmetic}")
+    for path in options.files:
+        vocabulary, byte_pieces = vocabulary_of(path)
+        prompts = make_prompts(options.prompts, vocabulary, options.longest, options.seed)
+        answers = run_llama(xllamacpp, path, options.cache, prompts, options.tokens, byte_pieces)
+        references = run_reference(options.dump, path, options.arithmetic, options.cache, prompts, answers)
+        figures = compare(answers, references)
+        ok = (figures["different"] == 0 and figures["close_share"] <= LARGEST_CLOSE_SHARE
+              and figures["mean"] <= LIMITS[options.cache])
+        held = held and ok
+        print(f"{'ok    ' if ok else 'MISSED'} {path}: {figures['positions']} positions, {figures['close_share']:.1%} within the "
+              f"margin, {figures['different']} choices differ, |difference| mean {figures['mean']:.2e} largest "
+              f"{figures['largest']:.2e}", flush=True)
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+#include "trainers/adamw.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace qat {
+
+namespace {
+
+// In float mode the parameter holds a BF16 number too.
+void set_rounded(at::Tensor parameter, const at::Tensor& master) {
+  if (parameter.scalar_type() == at::kBFloat16) {
+    parameter.copy_(master);
+  } else {
+    parameter.copy_(master.to(at::kBFloat16));
+  }
+}
+
+}  // namespace
+
+std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std::vector<std::string>& frozen) {
+  const at::NoGradGuard no_grad;
+  std::vector<TrainedWeight> weights;
+  for (const auto& [name, parameter] : model.parameters()) {
+    set_rounded(parameter, parameter);
+    const bool trained = std::find(frozen.begin(), frozen.end(), name) == frozen.end();
+    parameter.set_requires_grad(trained);
+    if (trained) weights.push_back({name, parameter, is_matrix(model.weights().find(name)->role)});
+  }
+  return weights;
+}
+
+GradientSum::GradientSum(const std::vector<TrainedWeight>& weights) : sums_(weights.size()) {
+  for (const TrainedWeight& weight : weights) parameters_.push_back(weight.parameter);
+}
+
+void GradientSum::collect() {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor& gradient = parameters_[i].mutable_grad();
+    if (!gradient.defined() || gradient.scalar_type() == at::kFloat) continue;
+    if (sums_[i].defined()) {
+      sums_[i].add_(gradient);
+    } else {
+      sums_[i] = gradient.to(at::kFloat);
+    }
+    gradient.reset();
+  }
+}
+
+const std::vector<at::Tensor>& GradientSum::sums() {
+  if (complete_) return sums_;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor& gradient = parameters_[i].mutable_grad();
+    if (gradient.defined()) sums_[i] = gradient;
+    if (!sums_[i].defined()) sums_[i] = at::zeros_like(parameters_[i], at::kFloat);
+    sums_[i] = sums_[i].contiguous();
+  }
+  complete_ = true;
+  return sums_;
+}
+
+double GradientSum::norm() {
+  const at::NoGradGuard no_grad;
+  double squares = 0;
+  for (const at::Tensor& sum : sums()) squares += std::pow(at::linalg_vector_norm(sum).item<double>(), 2);
+  return std::sqrt(squares);
+}
+
+void GradientSum::clear() {
+  for (at::Tensor& parameter : parameters_) parameter.mutable_grad().reset();
+  for (at::Tensor& sum : sums_) sum.reset();
+  complete_ = false;
+}
+
+AdamW::AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options)
+    : weights_(std::move(weights)), options_(options) {
+  const at::NoGradGuard no_grad;
+  for (const TrainedWeight& weight : weights_) {
+    state_.masters.push_back(weight.parameter.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+    state_.first_moments.push_back(at::zeros_like(state_.masters.back()));
+    state_.second_moments.push_back(at::zeros_like(state_.masters.back()));
+  }
+}
+
+void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate) {
+  QAT_CHECK(gradients.size() == weights_.size());
+  const at::NoGradGuard no_grad;
+  ++steps_done_;
+  const at::Tensor steps = at::full({}, static_cast<double>(steps_done_), at::kFloat);
+  const at::Tensor scale = at::full({}, divisor, at::kFloat);
+  for (const bool decays : {false, true}) {
+    std::vector<at::Tensor> masters, group, first, second;
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      if (weights_[i].decays != decays) continue;
+      masters.push_back(state_.masters[i]);
+      group.push_back(gradients[i]);
+      first.push_back(state_.first_moments[i]);
+      second.push_back(state_.second_moments[i]);
+    }
+    if (masters.empty()) continue;
+    const std::vector<at::Tensor> step_counts(masters.size(), steps);
+    at::_fused_adamw_(masters, group, first, second, {}, step_counts, learning_rate, options_.beta1, options_.beta2,
+                      decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
+                      scale);
+  }
+  write_parameters();
+}
+
+int64_t AdamW::trained_values() const {
+  int64_t count = 0;
+  for (const TrainedWeight& weight : weights_) count += weight.parameter.numel();
+  return count;
+}
+
+void AdamW::restored(int64_t steps_done) {
+  steps_done_ = steps_done;
+  write_parameters();
+}
+
+void AdamW::write_parameters() {
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < weights_.size(); ++i) set_rounded(weights_[i].parameter, state_.masters[i]);
+}
+
+}  // namespace qat

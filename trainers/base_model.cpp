@@ -1,0 +1,67 @@
+#include "trainers/base_model.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace qat {
+
+namespace {
+
+bool is_table(WeightRole role) { return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding; }
+
+std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const WeightTable& table) {
+  if (!config.is_quantized()) return std::nullopt;
+  ResolvedPlan plan = QuantPlan::load(config.plan).resolve(table);
+  if (config.kv_cache == "none") plan.key_value_cache.reset();
+  if (config.kv_cache == "q8_0") plan.key_value_cache = Scheme::Q8_0;
+  return plan;
+}
+
+}  // namespace
+
+BaseModel::BaseModel(const TrainConfig& config)
+    : path_(config.model), config_(Gemma4Config::load(config.model)), table_(config_) {
+  if (config.initialize == "pretrained") folder_.emplace(path_);
+  plan_ = resolve_plan(config, table_);
+  if (!plan_) return;
+  for (const auto& [name, weight] : plan_->weights) {
+    if (weight.scales == ScaleSource::Stored && stored_scales(name).empty()) {
+      fail(path_.string(), ": the plan \"", plan_->name, "\" wants stored scales of ", name,
+           ", and this folder has none");
+    }
+  }
+}
+
+void BaseModel::fill(Gemma4Model& model, uint64_t seed) const {
+  if (folder_) {
+    load_weights(model, folder_->tensors());
+  } else {
+    initialize_weights(model, seed);
+  }
+}
+
+FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model) const {
+  if (!plan_) return {};
+  return prepare(model, *plan_, [this](const std::string& weight) { return stored_scales(weight); });
+}
+
+std::span<const Float16> BaseModel::stored_scales(const std::string& weight) const {
+  if (!folder_ || !folder_->plan()) return {};
+  return folder_->stored_scales(weight);
+}
+
+std::vector<std::string> frozen_weights(const TrainConfig& config, const BaseModel& base) {
+  std::vector<std::string> frozen;
+  for (const WeightSpec& weight : base.table().weights()) {
+    bool is_frozen = base.plan() != nullptr && base.plan()->of(weight.name).frozen;
+    if (is_table(weight.role) && config.freeze_tables != "plan") is_frozen = config.freeze_tables == "yes";
+    const std::string role(role_name(weight.role));
+    if (std::find(config.freeze.begin(), config.freeze.end(), role) != config.freeze.end()) is_frozen = true;
+    if (is_frozen) frozen.push_back(weight.name);
+  }
+  if (frozen.size() == base.table().weights().size()) fail_usage("freeze: no weight is left to train");
+  return frozen;
+}
+
+}  // namespace qat

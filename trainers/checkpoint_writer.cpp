@@ -1,0 +1,81 @@
+#include "trainers/checkpoint_writer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/output_file.h"
+
+namespace qat {
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kPieceElements = int64_t{1} << 22;
+
+void write_as_bfloat16(const at::Tensor& parameter, const std::function<void(std::span<const BFloat16>)>& write) {
+  const at::Tensor flat = parameter.detach().flatten();
+  for (int64_t from = 0; from < flat.numel(); from += kPieceElements) {
+    const at::Tensor piece =
+        flat.slice(0, from, std::min(from + kPieceElements, flat.numel())).to(at::kBFloat16).contiguous();
+    const auto* values = reinterpret_cast<const BFloat16*>(piece.const_data_ptr());
+    write({values, static_cast<size_t>(piece.numel())});
+  }
+}
+
+// Switches all quantizers on for its lifetime: a checkpoint is always the quantized model, also before a delayed start.
+class QuantizersOn {
+ public:
+  explicit QuantizersOn(FakeQuantSet& fake_quant) : fake_quant_(fake_quant), before_(fake_quant.enabled()) {
+    fake_quant_.set_enabled(true);
+  }
+  ~QuantizersOn() { fake_quant_.set_enabled(before_); }
+  QuantizersOn(const QuantizersOn&) = delete;
+  QuantizersOn& operator=(const QuantizersOn&) = delete;
+
+ private:
+  FakeQuantSet& fake_quant_;
+  bool before_;
+};
+
+Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet& fake_quant,
+                   const std::vector<std::vector<int32_t>>& prompts) {
+  const at::NoGradGuard no_grad;
+  if (model.dtype() == at::kFloat) {
+    const QuantizersOn on(fake_quant);
+    return make_witness(model, fake_quant, prompts);
+  }
+  Gemma4Model copy(model.config(), at::kFloat);
+  for (auto& [name, parameter] : copy.parameters()) parameter.copy_(model.parameter(name));
+  const FakeQuantSet quantizers = base.attach_fake_quant(copy);
+  return make_witness(copy, quantizers, prompts);
+}
+
+}  // namespace
+
+void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, FakeQuantSet& fake_quant,
+                             int64_t step) const {
+  const Witness witness = witness_of(base_, model, fake_quant, witness_prompts_);
+  CheckpointContents contents;
+  contents.base_folder = &base_.path();
+  contents.base_tensors = base_.folder() == nullptr ? nullptr : &base_.folder()->tensors();
+  contents.table = &base_.table();
+  contents.plan = base_.plan();
+  contents.write_master = [&](const WeightSpec& weight, const std::function<void(std::span<const BFloat16>)>& write) {
+    write_as_bfloat16(model.parameter(weight.name), write);
+  };
+  if (base_.plan() != nullptr) {
+    for (const auto& [name, plan] : base_.plan()->weights) {
+      if (plan.scales == ScaleSource::Stored) contents.stored_scales.emplace(name, base_.stored_scales(name));
+    }
+  }
+  contents.write_more = [&](const fs::path& target) {
+    witness.save(target / "witness.safetensors");
+    const nlohmann::ordered_json training = {{"step", step}};
+    write_file(target / "training.json", training.dump(1) + "\n");
+  };
+  write_checkpoint(folder, contents);
+}
+
+}  // namespace qat

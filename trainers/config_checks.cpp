@@ -1,0 +1,152 @@
+#include "trainers/config_checks.h"
+
+#include <filesystem>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "data/chat_template.h"
+#include "gemma4/quant_plan.h"
+#include "gemma4/weight_table.h"
+#include "trainers/train_config.h"
+
+namespace qat {
+namespace fs = std::filesystem;
+
+namespace {
+
+class Checker {
+ public:
+  explicit Checker(std::vector<std::string>& problems) : problems_(problems) {}
+
+  template <class... Parts>
+  void add(const Parts&... parts) {
+    problems_.push_back(join(parts...));
+  }
+  template <class T>
+  void at_least(const char* name, T value, T least) {
+    if (!(value >= least)) add(name, ": must be ", least, " or more, found ", value);
+  }
+  // Within [least, end).
+  void below(const char* name, double value, double least, double end) {
+    if (!(value >= least && value < end))
+      add(name, ": must be at least ", least, " and below ", end, ", found ", value);
+  }
+  void file(const char* name, const std::string& path) {
+    if (!fs::is_regular_file(path)) add(name, ": there is no file ", path);
+  }
+
+ private:
+  std::vector<std::string>& problems_;
+};
+
+void check_model(const TrainConfig& config, Checker& check) {
+  if (config.out.empty()) check.add("out: is required (the run folder)");
+  if (config.model.empty()) {
+    check.add("model: is required (a Hugging Face folder)");
+    return;
+  }
+  if (!fs::is_directory(config.model)) {
+    check.add("model: there is no folder ", config.model);
+    return;
+  }
+  for (const char* name : {"config.json", "tokenizer.json"}) {
+    if (!fs::is_regular_file(fs::path(config.model) / name)) check.add("model: ", config.model, " has no ", name);
+  }
+}
+
+void check_data(const DataConfig& data, Checker& check) {
+  if (data.train.empty()) check.add("data.train: is required (one or more files)");
+  for (const std::string& path : data.train) check.file("data.train", path);
+  for (const std::string& path : data.eval) check.file("data.eval", path);
+  if (data.chat_template.empty()) return;
+  try {
+    chat_template_by_name(data.chat_template);
+  } catch (const Error& error) {
+    check.add("data.chat_template: ", error.what());
+  }
+}
+
+void check_plan(const TrainConfig& config, Checker& check) {
+  if (!config.is_quantized()) {
+    if (config.kv_cache == "q8_0") check.add("kv_cache: q8_0 needs a plan (plan=bf16 quantizes nothing else)");
+    if (config.quantization.start_step != 0) check.add("quantization.start_step: needs a plan");
+    return;
+  }
+  try {
+    QuantPlan::load(config.plan);
+  } catch (const Error& error) {
+    check.add("plan: ", error.what());
+  }
+  if (config.quantization.start_step >= config.steps) {
+    check.add("quantization.start_step: must be below steps (", config.steps, "), found ",
+              config.quantization.start_step, ": the quantizers would never be used");
+  }
+}
+
+void check_optimizer(const OptimizerConfig& optimizer, int64_t steps, Checker& check) {
+  if (!(optimizer.learning_rate > 0)) {
+    check.add("optimizer.learning_rate: must be above 0, found ", optimizer.learning_rate);
+  }
+  if (!(optimizer.epsilon > 0)) check.add("optimizer.epsilon: must be above 0, found ", optimizer.epsilon);
+  check.below("optimizer.beta1", optimizer.beta1, 0, 1);
+  check.below("optimizer.beta2", optimizer.beta2, 0, 1);
+  check.at_least("optimizer.weight_decay", optimizer.weight_decay, 0.0);
+  check.at_least("optimizer.clip_norm", optimizer.clip_norm, 0.0);
+  check.at_least<int64_t>("optimizer.warmup_steps", optimizer.warmup_steps, 0);
+  if (optimizer.warmup_steps > steps) {
+    check.add("optimizer.warmup_steps: must not exceed steps (", steps, "), found ", optimizer.warmup_steps);
+  }
+  if (!(optimizer.final_ratio >= 0 && optimizer.final_ratio <= 1)) {
+    check.add("optimizer.final_ratio: must be between 0 and 1, found ", optimizer.final_ratio);
+  }
+}
+
+void check_sizes(const TrainConfig& config, Checker& check) {
+  check.at_least<int64_t>("sequence_length", config.sequence_length, 2);
+  check.at_least<int64_t>("micro_batch_sequences", config.micro_batch_sequences, 1);
+  check.at_least<int64_t>("gradient_accumulation", config.gradient_accumulation, 1);
+  check.at_least<int64_t>("steps", config.steps, 1);
+  check.at_least<int64_t>("seed", config.seed, 0);
+  check.at_least<int64_t>("threads", config.threads, 0);
+  check.at_least<int64_t>("quantization.start_step", config.quantization.start_step, 0);
+  check.at_least<int64_t>("eval.every_steps", config.eval.every_steps, 0);
+  check.at_least<int64_t>("eval.documents", config.eval.documents, 0);
+  check.at_least<int64_t>("checkpoint.every_steps", config.checkpoint.every_steps, 0);
+  check.at_least<int64_t>("checkpoint.keep_last", config.checkpoint.keep_last, 0);
+  check.at_least<int64_t>("checkpoint.witness_prompts", config.checkpoint.witness_prompts, 1);
+}
+
+void check_freeze(const TrainConfig& config, Checker& check) {
+  for (const std::string& role : config.freeze) {
+    if (role_by_name(role)) continue;
+    const auto nearest = nearest_name(role, role_names());
+    check.add("freeze: there is no role \"", role, "\"", nearest ? "; did you mean \"" + *nearest + "\"?" : "");
+  }
+}
+
+void check_evaluation(const TrainConfig& config, Checker& check) {
+  if (!config.eval.reference.empty() && !fs::is_directory(config.eval.reference)) {
+    check.add("eval.reference: there is no folder ", config.eval.reference);
+  }
+  if (!config.eval.reference.empty() && !config.wants_kl()) check.add("eval.reference: needs eval.metric = kl");
+  if (!config.wants_kl()) return;
+  if (config.data.eval.empty()) check.add("eval.metric: kl needs data.eval");
+  if (config.initialize == "random" && config.eval.reference.empty()) {
+    check.add("eval.metric: kl to random weights says nothing; use loss, or name a model as eval.reference");
+  }
+}
+
+}  // namespace
+
+void check_values(const TrainConfig& config, std::vector<std::string>& problems) {
+  Checker check(problems);
+  check_model(config, check);
+  check_data(config.data, check);
+  check_plan(config, check);
+  check_optimizer(config.optimizer, config.steps, check);
+  check_sizes(config, check);
+  check_freeze(config, check);
+  check_evaluation(config, check);
+}
+
+}  // namespace qat

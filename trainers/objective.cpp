@@ -1,0 +1,20 @@
+#include "trainers/objective.h"
+
+#include "model/chunked_head.h"
+
+namespace qat {
+
+namespace {
+
+class CrossEntropy final : public Objective {
+ public:
+  at::Tensor loss_sum(const Gemma4Model& model, const at::Tensor& hidden, const TrainingBatch& batch) const override {
+    return cross_entropy_sum(model, hidden, batch.targets);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Objective> make_objective(const TrainConfig&) { return std::make_unique<CrossEntropy>(); }
+
+}  // namespace qat

@@ -1,0 +1,69 @@
+#include "trainers/run_checks.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "core/terminal.h"
+
+namespace qat {
+namespace fs = std::filesystem;
+
+namespace {
+
+uint64_t checkpoint_bytes(const BaseModel& base) {
+  uint64_t bytes = 0;
+  if (base.folder() == nullptr) {
+    for (const WeightSpec& weight : base.table().weights()) bytes += 2 * static_cast<uint64_t>(weight.elements());
+  } else {
+    for (const TensorView& tensor : base.folder()->tensors().tensors()) bytes += tensor.bytes.size();
+  }
+  return bytes;
+}
+
+uint64_t existing_bytes(const fs::path& file) {
+  std::error_code error;
+  const uint64_t size = fs::file_size(file, error);
+  return error ? 0 : size;
+}
+
+}  // namespace
+
+void check_lengths(const TrainConfig& config, const Gemma4Config& model) {
+  if (config.sequence_length <= model.max_positions) return;
+  fail_usage("sequence_length: ", config.sequence_length, " is more than the ", model.max_positions,
+             " positions of the model in ", config.model);
+}
+
+void check_disk_space(const TrainConfig& config, const RunFolder& folder, const BaseModel& base,
+                      const AdamW& optimizer) {
+  // A state is replaced only when the new one is complete, so two exist for a while; so do two of each checkpoint kind.
+  const uint64_t state = state_bytes(optimizer.trained_values());
+  const uint64_t checkpoints =
+      2 + static_cast<uint64_t>(config.checkpoint.keep_last) + (config.checkpoint.keep_best ? 1 : 0);
+  const uint64_t wanted = 2 * state + checkpoints * checkpoint_bytes(base);
+  const uint64_t there = existing_bytes(folder.state());
+  std::error_code error;
+  const fs::space_info space = fs::space(folder.path(), error);
+  if (error || space.available + there >= wanted) return;
+  fail(folder.path().string(), ": the run needs about ", format_bytes(static_cast<double>(wanted)), " of disk (state ",
+       format_bytes(static_cast<double>(state)), " twice, ", checkpoints, " checkpoints), ",
+       format_bytes(static_cast<double>(space.available)),
+       " are free. Free some, lower checkpoint.keep_last, or choose another folder (out=FOLDER)");
+}
+
+void check_same_config(const TrainConfig& config, const TrainState& state) {
+  const auto before = nlohmann::ordered_json::parse(state.config, nullptr, /*allow_exceptions=*/false);
+  if (before.is_discarded()) fail(config.out, "/state.h5: its configuration is no JSON: the file is damaged");
+  std::string message;
+  for (const std::string& field : changed_fields(before, config.to_json())) message += "\n  " + field;
+  if (!message.empty()) {
+    fail_usage(config.out,
+               ": the run was started with other settings; undo these changes, or start a new run elsewhere:", message);
+  }
+  if (state.step > config.steps) {
+    fail_usage(config.out, ": the run has done ", state.step, " steps, more than steps = ", config.steps);
+  }
+}
+
+}  // namespace qat

@@ -1,0 +1,50 @@
+// The folder of a training run:
+//   config.resolved.json  every field, defaults included
+//   metrics.jsonl         a line per step and per evaluation
+//   state.h5              what resume needs (train_state.h)
+//   checkpoint/           the newest checkpoint; step-N/ the last few; best/ the one with the lowest held-out metric
+//
+// A save writes state.h5 first. All checkpoints follow from a state, so a save that was cut off is finished from it on
+// resume.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+namespace qat {
+
+class RunFolder {
+ public:
+  explicit RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path resolved_config() const { return path_ / "config.resolved.json"; }
+  std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path state() const { return path_ / "state.h5"; }
+  std::filesystem::path checkpoint() const { return path_ / "checkpoint"; }
+  std::filesystem::path best() const { return path_ / "best"; }
+  std::filesystem::path step(int64_t step) const;
+
+  // Throws Error (usage) that names --resume if a run was here.
+  void refuse_second_run() const;
+  bool has_run() const;
+  // Creates the folder; finishes and removes what a killed run left half-written.
+  void open() const;
+
+  // step-N/ beside checkpoint/, its files shared with it by hard links; then all but the newest `kept` are removed.
+  void keep_step(int64_t step, int64_t kept) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+// The step that a checkpoint folder was written at (its training.json); nothing if it is none.
+std::optional<int64_t> checkpoint_step(const std::filesystem::path& folder);
+
+// Makes `to` a folder with the files of `from`: hard links where the file system has them, else copies. Files of
+// checkpoints are replaced, never rewritten, so sharing them is safe.
+void link_folder(const std::filesystem::path& from, const std::filesystem::path& to);
+
+}  // namespace qat

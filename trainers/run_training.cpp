@@ -1,0 +1,120 @@
+#include "trainers/run_training.h"
+
+#include <ATen/Parallel.h>
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "core/error.h"
+#include "core/output_file.h"
+#include "core/terminal.h"
+#include "trainers/run_checks.h"
+#include "trainers/training_run.h"
+
+namespace qat {
+
+namespace {
+
+// Everything that "auto" and 0 stand for, spelled out: another machine must not resume with other values unnoticed.
+void resolve_automatic_values(TrainConfig& config) {
+  config.dtype = config.computes_in_bfloat16() ? "bfloat16" : "float32";
+  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
+  config.threads = at::get_num_threads();
+}
+
+at::ScalarType compute_type(const TrainConfig& config) {
+  return config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+std::string without_place(const TrainConfig& config) {
+  nlohmann::ordered_json json = config.to_json();
+  json.erase("out");
+  return json.dump(1);
+}
+
+// The hidden states of the model that KL is measured to; `model` is the one the run starts from, not yet quantized.
+std::optional<ReferenceStates> make_reference(const TrainConfig& config, const Gemma4Model& model,
+                                              const TrainingData& data) {
+  if (!config.wants_kl() || config.eval.every_steps == 0) return std::nullopt;
+  if (config.eval.reference.empty()) return ReferenceStates(model, data.held_out());
+  const ModelFolder folder(config.eval.reference);
+  if (folder.config().vocabulary_size != model.config().vocabulary_size) {
+    fail_usage("eval.reference: ", config.eval.reference, " has ", folder.config().vocabulary_size,
+               " tokens, the model ", model.config().vocabulary_size);
+  }
+  Gemma4Model reference(folder.config(), model.dtype());
+  load_weights(reference, folder.tensors());
+  return ReferenceStates(reference, data.held_out());
+}
+
+void print_summary(const TrainConfig& config, const BaseModel& base, const TrainingData& data, const AdamW& optimizer,
+                   const TrainState& state) {
+  int64_t values = 0;
+  for (const WeightSpec& weight : base.table().weights()) values += weight.elements();
+  const BatchSource& source = data.source();
+  std::fputs(
+      join("model      ", config.model, " (", base.config().architecture(), ", ", base.config().layer_count(),
+           " layers, ", format_count(static_cast<double>(values)), " values, ",
+           format_count(static_cast<double>(optimizer.trained_values())), " trained)\n", "plan       ",
+           base.plan() == nullptr ? "none: plain BF16" : base.plan()->name,
+           base.plan() != nullptr && base.plan()->key_value_cache ? ", KV cache q8_0" : "", "\n", "data       ",
+           source.example_count(), " documents in ", source.rows_in_epoch(), " rows, ",
+           format_count(static_cast<double>(source.trained_tokens_per_epoch())), " trained tokens an epoch",
+           source.cut_examples() > 0 ? join("; ", source.cut_examples(), " cut") : "",
+           source.untrained_examples() > 0 ? join("; ", source.untrained_examples(), " left out") : "", "; ",
+           data.held_out().size(), " held-out rows\n", "step       ",
+           config.micro_batch_sequences * config.gradient_accumulation, " rows of up to ", config.sequence_length,
+           " tokens, ", config.dtype, ", ", config.threads, " threads\n", "steps      ", config.steps,
+           state.step > 0 ? join(", resumed after step ", state.step) : "", "\n", "run        ", config.out, "\n")
+          .c_str(),
+      stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int run_training(TrainConfig config, bool resume) {
+  const RunFolder folder(config.out);
+  if (!resume) folder.refuse_second_run();
+  install_interrupt_handler();
+  resolve_automatic_values(config);
+
+  TrainState state;
+  if (resume && std::filesystem::exists(folder.state())) {
+    state = load_state(folder.state());
+    check_same_config(config, state);
+  }
+  state.config = without_place(config);
+
+  const BaseModel base(config);
+  check_lengths(config, base.config());
+  TrainingData data(config, base.config());
+  data.seek(state.data);
+
+  Gemma4Model model(base.config(), compute_type(config));
+  base.fill(model, static_cast<uint64_t>(config.seed));
+  AdamW optimizer(select_trained_weights(model, frozen_weights(config, base)), config.optimizer);
+  const std::optional<ReferenceStates> reference = make_reference(config, model, data);
+  FakeQuantSet fake_quant = base.attach_fake_quant(model);
+  if (state.step > 0) load_optimizer(folder.state(), state, optimizer);
+  fake_quant.masters_changed();
+
+  folder.open();
+  check_disk_space(config, folder, base, optimizer);
+  write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
+  print_summary(config, base, data, optimizer, state);
+
+  const std::unique_ptr<Objective> objective = make_objective(config);
+  const CheckpointWriter checkpoints(base, data.witness_prompts());
+  Trainer trainer(config, model, fake_quant, *objective, data, optimizer);
+  TrainingRun run(
+      {config, folder, checkpoints, model, fake_quant, data, optimizer, trainer, reference ? &*reference : nullptr},
+      state);
+  const ExitCode code = run.run();
+  std::fputs(join("checkpoint ", folder.checkpoint().string(), "\n").c_str(), stdout);
+  return static_cast<int>(code);
+}
+
+}  // namespace qat

@@ -1,0 +1,154 @@
+#include "trainers/train_config.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "trainers/config_checks.h"
+
+namespace qat {
+
+void DataConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("train", train, "training files: JSONL, or .txt with blank lines between documents");
+  visitor.field("eval", eval, "held-out files; without them there is no evaluation and no best checkpoint");
+  visitor.field("chat_template", chat_template, "gemma4, gemma4-large or gemma3; empty: the model's own");
+  visitor.field("enable_thinking", enable_thinking, "render conversations with thinking switched on");
+  visitor.field("parse_special_in_content", parse_special_in_content,
+                "special tokens written inside a message become tokens");
+  visitor.field("shuffle", shuffle, "a new seeded order of documents in every epoch");
+}
+
+void OptimizerConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("learning_rate", learning_rate, "AdamW's rate after the warm-up");
+  visitor.field("beta1", beta1, "decay of the first moment");
+  visitor.field("beta2", beta2, "decay of the second moment");
+  visitor.field("epsilon", epsilon, "added to the root of the second moment");
+  visitor.field("weight_decay", weight_decay, "decoupled decay of matrices and tables");
+  visitor.field("warmup_steps", warmup_steps, "steps of linear warm-up");
+  visitor.field("final_ratio", final_ratio, "rate at the last step, as a part of learning_rate (cosine)");
+  visitor.field("clip_norm", clip_norm, "largest global gradient norm; 0: no clipping");
+}
+
+void QuantizationConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("start_step", start_step, "steps that train without fake quantization first");
+}
+
+void EvaluationConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("every_steps", every_steps, "optimizer steps between evaluations; 0: never");
+  visitor.field("documents", documents, "held-out documents used; 0: all");
+  visitor.choice("metric", metric, {"loss", "kl"}, "what decides which checkpoint is best");
+  visitor.field("reference", reference, "model folder that KL is measured to; empty: the model the run starts from");
+}
+
+void CheckpointConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("every_steps", every_steps, "optimizer steps between saves; 0: only at the end");
+  visitor.field("keep_last", keep_last, "how many step-N folders stay beside checkpoint/");
+  visitor.field("keep_best", keep_best, "keep best/, the checkpoint with the lowest held-out metric");
+  visitor.field("witness_prompts", witness_prompts, "held-out documents whose logits go into the witness");
+}
+
+void TrainConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("about", about, "one line for people");
+  visitor.field("model", model, "Hugging Face folder or checkpoint to start from");
+  visitor.choice("initialize", initialize, {"pretrained", "random"},
+                 "random: only config.json and tokenizer.json of the folder are read");
+  visitor.field("out", out, "run folder");
+  visitor.field("plan", plan, "quantization plan, a name or a file; empty: plain BF16 fine-tuning");
+  visitor.choice("kv_cache", kv_cache, {"plan", "none", "q8_0"}, "fake quantization of keys and values");
+  visitor.choice("dtype", dtype, {"auto", "bfloat16", "float32"},
+                 "of the forward pass; weights are BF16 numbers either way");
+  visitor.object("data", "what is learned", [this](FieldVisitor& nested) { data.visit_fields(nested); });
+  visitor.field("sequence_length", sequence_length, "tokens a packed row holds at most; longer documents are cut");
+  visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");
+  visitor.field("gradient_accumulation", gradient_accumulation, "forward passes per optimizer step");
+  visitor.field("steps", steps, "optimizer steps");
+  visitor.field("seed", seed, "of the data order and of random initial weights");
+  visitor.field("threads", threads, "0: all");
+  visitor.object("optimizer", "AdamW with warm-up and cosine",
+                 [this](FieldVisitor& nested) { optimizer.visit_fields(nested); });
+  visitor.field("freeze", freeze, "weight roles that are not trained");
+  visitor.choice("freeze_tables", freeze_tables, {"plan", "yes", "no"},
+                 "token and per-layer embeddings: as the plan says, not trained, or trained");
+  visitor.object("quantization", "fake quantization in time",
+                 [this](FieldVisitor& nested) { quantization.visit_fields(nested); });
+  visitor.object("eval", "held-out evaluation", [this](FieldVisitor& nested) { eval.visit_fields(nested); });
+  visitor.object("checkpoint", "what is kept", [this](FieldVisitor& nested) { checkpoint.visit_fields(nested); });
+}
+
+TrainConfig TrainConfig::load(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  if (!std::filesystem::is_regular_file(path)) {
+    fail_usage(path.string(), ": there is no such configuration; examples are in configs/train");
+  }
+  return parse(load_json(path), overrides, path.string());
+}
+
+TrainConfig TrainConfig::parse(nlohmann::json document, const std::vector<std::string>& overrides,
+                               const std::string& where) {
+  std::vector<std::string> problems;
+  for (const std::string& assignment : overrides) {
+    try {
+      apply_override(document, assignment);
+    } catch (const Error& error) {
+      problems.emplace_back(error.what());
+    }
+  }
+  TrainConfig config;
+  read_fields(
+      document, [&](FieldVisitor& visitor) { config.visit_fields(visitor); }, problems);
+  check_values(config, problems);
+  if (problems.empty()) return config;
+  std::string message = join(where, ": ", problems.size(), problems.size() == 1 ? " problem:" : " problems:");
+  for (const std::string& problem : problems) message += "\n  " + problem;
+  throw Error(message, ExitCode::Usage);
+}
+
+nlohmann::ordered_json TrainConfig::to_json() const {
+  TrainConfig copy = *this;
+  return write_fields([&](FieldVisitor& visitor) { copy.visit_fields(visitor); });
+}
+
+std::string TrainConfig::describe() {
+  TrainConfig defaults;
+  return describe_fields([&](FieldVisitor& visitor) { defaults.visit_fields(visitor); });
+}
+
+bool TrainConfig::computes_in_bfloat16() const {
+#if defined(__x86_64__)
+  const bool fast = __builtin_cpu_supports("avx512bf16") > 0;
+#else
+  const bool fast = false;
+#endif
+  return dtype == "bfloat16" || (dtype == "auto" && fast);
+}
+
+std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now) {
+  static constexpr std::array kFree{"/out",
+                                    "/about",
+                                    "/steps",
+                                    "/threads",
+                                    "/checkpoint/every_steps",
+                                    "/checkpoint/keep_last",
+                                    "/checkpoint/keep_best"};
+  const nlohmann::ordered_json old_fields = before.flatten();
+  const nlohmann::ordered_json new_fields = now.flatten();
+  std::vector<std::string> changed;
+  const auto compare = [&](const std::string& key) {
+    if (std::find(kFree.begin(), kFree.end(), key) != kFree.end()) return;
+    const auto text = [&](const nlohmann::ordered_json& fields) {
+      const auto found = fields.find(key);
+      return found == fields.end() ? std::string("absent") : found->dump();
+    };
+    if (text(old_fields) == text(new_fields)) return;
+    std::string name = key.substr(1);
+    std::replace(name.begin(), name.end(), '/', '.');
+    changed.push_back(join(name, ": ", text(old_fields), " before, ", text(new_fields), " now"));
+  };
+  for (const auto& item : new_fields.items()) compare(item.key());
+  for (const auto& item : old_fields.items()) {
+    if (!new_fields.contains(item.key())) compare(item.key());
+  }
+  return changed;
+}
+
+}  // namespace qat

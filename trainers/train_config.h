@@ -1,0 +1,110 @@
+// What a training run is told: configs/train/*.json plus key=value overrides.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+
+namespace qat {
+
+struct DataConfig {
+  std::vector<std::string> train;
+  std::vector<std::string> eval;
+  std::string chat_template;
+  bool enable_thinking = false;
+  bool parse_special_in_content = true;
+  bool shuffle = true;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
+struct OptimizerConfig {
+  double learning_rate = 1e-5;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  int64_t warmup_steps = 10;
+  double final_ratio = 0.1;
+  double clip_norm = 1;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
+struct QuantizationConfig {
+  int64_t start_step = 0;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
+struct EvaluationConfig {
+  int64_t every_steps = 100;
+  int64_t documents = 64;
+  std::string metric = "loss";
+  std::string reference;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
+struct CheckpointConfig {
+  int64_t every_steps = 500;
+  int64_t keep_last = 2;
+  bool keep_best = true;
+  int64_t witness_prompts = 4;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
+struct TrainConfig {
+  std::string about;
+  std::string model;
+  std::string initialize = "pretrained";
+  std::string out;
+  std::string plan;
+  std::string kv_cache = "plan";
+  std::string dtype = "auto";
+  DataConfig data;
+  int64_t sequence_length = 1024;
+  int64_t micro_batch_sequences = 1;
+  int64_t gradient_accumulation = 8;
+  int64_t steps = 1000;
+  int64_t seed = 0;
+  int64_t threads = 0;
+  OptimizerConfig optimizer;
+  std::vector<std::string> freeze;
+  std::string freeze_tables = "plan";
+  QuantizationConfig quantization;
+  EvaluationConfig eval;
+  CheckpointConfig checkpoint;
+
+  void visit_fields(FieldVisitor& visitor);
+
+  // Reads the file and applies overrides ("optimizer.learning_rate=1e-5"). Unknown fields, wrong types, values out of
+  // range, paths that do not exist and unknown plans are reported together in one Error (usage). Paths are relative to
+  // the working folder.
+  static TrainConfig load(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+  // The same from JSON; `where` names it in errors.
+  static TrainConfig parse(nlohmann::json document, const std::vector<std::string>& overrides,
+                           const std::string& where);
+
+  // Every field, defaults included.
+  nlohmann::ordered_json to_json() const;
+  // A line per field with its help.
+  static std::string describe();
+
+  bool is_quantized() const { return !plan.empty(); }
+  bool wants_kl() const { return eval.metric == "kl"; }
+  // The dtype of the forward pass after "auto": BF16 where the processor multiplies it fast (AVX512-BF16, AMX).
+  bool computes_in_bfloat16() const;
+};
+
+// The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
+// Free to change are out, about, steps, threads, checkpoint.every_steps, keep_last and keep_best: they do not change
+// what a step computes (threads may, in the last bits; more steps stretch the rest of the learning-rate schedule).
+std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);
+
+}  // namespace qat

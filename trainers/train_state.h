@@ -1,0 +1,38 @@
+// state.h5 of a run folder: everything that resume needs and nobody else reads. Written whole under a temporary name,
+// then renamed; each array has a checksum.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+
+#include "data/batcher.h"
+#include "trainers/adamw.h"
+
+namespace qat {
+
+// Where a run stands. Random numbers need no entry: the data order follows from seed and position, and nothing else
+// draws.
+struct TrainState {
+  int64_t step = 0;  // optimizer steps done
+  BatchPosition data;
+  int64_t metrics_lines = 0;    // lines of metrics.jsonl that belong to this state
+  int64_t evaluated_step = -1;  // of the last evaluation
+  int64_t best_step = -1;       // of best/
+  double best_metric = std::numeric_limits<double>::infinity();
+  std::string config;  // resolved configuration, JSON
+};
+
+// Arrays: format, step, data_position, ... , masters/NAME, first_moments/NAME, second_moments/NAME.
+void save_state(const std::filesystem::path& file, const TrainState& state, const AdamW& optimizer);
+
+// Everything but the tensors. Throws Error if the file is damaged or of another format.
+TrainState load_state(const std::filesystem::path& file);
+// The tensors, into the optimizer and the model's parameters. Throws Error if they are not those of this optimizer.
+void load_optimizer(const std::filesystem::path& file, const TrainState& state, AdamW& optimizer);
+
+// Bytes of state.h5 for this many trained values.
+uint64_t state_bytes(int64_t trained_values);
+
+}  // namespace qat

@@ -1,0 +1,52 @@
+// The data of a run: packed batches to train on, held-out batches, and prompts for the witness.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/batcher.h"
+#include "gemma4/config.h"
+#include "model/gemma4_model.h"
+#include "trainers/train_config.h"
+
+namespace qat {
+
+// Packed rows joined for one forward pass.
+struct TrainingBatch {
+  PackedTokens input;
+  at::Tensor targets;  // int64 [T]: the next token, negative where the loss does not count
+  int64_t trained_tokens = 0;
+
+  int64_t tokens() const { return input.tokens.numel(); }
+};
+
+// Rows one after another; documents stay apart.
+TrainingBatch join_rows(std::span<const Batch> rows);
+
+class TrainingData {
+ public:
+  // Reads and tokenizes all files. Throws Error with file and line for a bad one, and for data without a trained token.
+  TrainingData(const TrainConfig& config, const Gemma4Config& model);
+
+  // The next micro_batch_sequences rows.
+  TrainingBatch next();
+  BatchPosition position() const { return source_->position(); }
+  void seek(BatchPosition position) { source_->seek(position); }
+  const BatchSource& source() const { return *source_; }
+
+  // Empty without data.eval.
+  const std::vector<TrainingBatch>& held_out() const { return held_out_; }
+  // First tokens of held-out documents, of training documents where there are none.
+  const std::vector<std::vector<int32_t>>& witness_prompts() const { return witness_prompts_; }
+
+ private:
+  int64_t micro_batch_sequences_;
+  std::unique_ptr<BatchSource> source_;
+  std::vector<TrainingBatch> held_out_;
+  std::vector<std::vector<int32_t>> witness_prompts_;
+};
+
+}  // namespace qat

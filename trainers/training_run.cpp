@@ -1,0 +1,123 @@
+#include "trainers/training_run.h"
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "core/terminal.h"
+
+namespace qat {
+
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+bool divides(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+}  // namespace
+
+TrainingRun::TrainingRun(const RunParts& parts, TrainState state)
+    : parts_(parts),
+      state_(std::move(state)),
+      metrics_(parts.folder.metrics(), state_.metrics_lines),
+      display_(state_.step, parts.config.steps),
+      saved_step_(state_.step > 0 ? state_.step : -1) {
+  if (saved_step_ >= 0) publish();
+}
+
+ExitCode TrainingRun::run() {
+  for (;;) {
+    if (evaluation_is_due()) evaluate();
+    if (save_is_due()) save();
+    if (interrupt_requested()) return ExitCode::Interrupted;
+    if (state_.step >= parts_.config.steps) return ExitCode::Done;
+    train_step();
+  }
+}
+
+bool TrainingRun::evaluation_is_due() const {
+  if (parts_.data.held_out().empty() || parts_.config.eval.every_steps == 0) return false;
+  if (state_.evaluated_step == state_.step || interrupt_requested()) return false;
+  return divides(parts_.config.eval.every_steps, state_.step) || state_.step == parts_.config.steps;
+}
+
+bool TrainingRun::save_is_due() const {
+  if (saved_step_ == state_.step) return false;
+  const bool regular = state_.step > 0 && divides(parts_.config.checkpoint.every_steps, state_.step);
+  return regular || state_.step == parts_.config.steps || interrupt_requested();
+}
+
+void TrainingRun::train_step() {
+  const Stopwatch watch;
+  const StepReport report = parts_.trainer.step();
+  const double seconds = watch.seconds();
+  const double tokens_per_second = static_cast<double>(report.tokens) / seconds;
+  state_.step = report.step;
+  state_.data = parts_.data.position();
+  written_.reset();
+  metrics_.append({{"kind", "step"},
+                   {"step", report.step},
+                   {"loss", report.loss},
+                   {"learning_rate", report.learning_rate},
+                   {"gradient_norm", report.gradient_norm},
+                   {"tokens", report.tokens},
+                   {"trained_tokens", report.trained_tokens},
+                   {"tokens_per_second", tokens_per_second},
+                   {"seconds", seconds},
+                   {"peak_memory", current_memory_use().peak_resident}});
+  display_.step(report, tokens_per_second);
+}
+
+void TrainingRun::evaluate() {
+  const Stopwatch watch;
+  // What is measured is what would be exported, also while training still runs without fake quantization.
+  parts_.fake_quant.set_enabled(true);
+  const auto result = evaluate_held_out(parts_.model, parts_.data.held_out(), parts_.reference);
+  if (!result) return;
+  const double metric = parts_.config.wants_kl() ? *result->kl : result->loss;
+  // Step 0 is the model before training: a figure to compare with, not a result to keep.
+  const bool best = state_.step > 0 && metric < state_.best_metric;
+  nlohmann::ordered_json line = {{"kind", "eval"}, {"step", state_.step}, {"loss", result->loss}};
+  if (result->kl) line["kl"] = *result->kl;
+  line["positions"] = result->positions;
+  line["best"] = best;
+  line["seconds"] = watch.seconds();
+  metrics_.append(line);
+  display_.evaluation(state_.step, *result, best);
+  state_.evaluated_step = state_.step;
+  if (!best) return;
+  state_.best_metric = metric;
+  state_.best_step = state_.step;
+  if (parts_.config.checkpoint.keep_best) write_checkpoint_to(parts_.folder.best());
+}
+
+void TrainingRun::save() {
+  metrics_.sync();
+  state_.metrics_lines = metrics_.lines();
+  save_state(parts_.folder.state(), state_, parts_.optimizer);
+  saved_step_ = state_.step;
+  publish();
+  if (interrupt_requested())
+    display_.note(join("stopped at step ", state_.step, ", saved in ", parts_.folder.path().string()));
+}
+
+void TrainingRun::publish() {
+  if (checkpoint_step(parts_.folder.checkpoint()) != state_.step) write_checkpoint_to(parts_.folder.checkpoint());
+  parts_.folder.keep_step(state_.step, parts_.config.checkpoint.keep_last);
+}
+
+void TrainingRun::write_checkpoint_to(const std::filesystem::path& folder) {
+  if (written_) {
+    link_folder(*written_, folder);
+  } else {
+    parts_.checkpoints.write(folder, parts_.model, parts_.fake_quant, state_.step);
+    written_ = folder;
+  }
+}
+
+}  // namespace qat

@@ -1,0 +1,63 @@
+// A run: steps, evaluations, metrics and saves in one order that resume repeats exactly.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "core/error.h"
+#include "trainers/adamw.h"
+#include "trainers/base_model.h"
+#include "trainers/checkpoint_writer.h"
+#include "trainers/held_out.h"
+#include "trainers/metrics_log.h"
+#include "trainers/run_folder.h"
+#include "trainers/train_config.h"
+#include "trainers/train_state.h"
+#include "trainers/trainer.h"
+#include "trainers/training_data.h"
+#include "trainers/training_display.h"
+
+namespace qat {
+
+// The parts of a run, all of which outlive it.
+struct RunParts {
+  const TrainConfig& config;
+  const RunFolder& folder;
+  const CheckpointWriter& checkpoints;
+  Gemma4Model& model;
+  FakeQuantSet& fake_quant;
+  TrainingData& data;
+  AdamW& optimizer;
+  Trainer& trainer;
+  const ReferenceStates* reference;  // null without KL
+};
+
+class TrainingRun {
+ public:
+  // `state` is a new one, or that of the run being resumed, already loaded into optimizer and data.
+  TrainingRun(const RunParts& parts, TrainState state);
+
+  // Until the last step or Ctrl-C; saves in both cases. Returns Done or Interrupted.
+  ExitCode run();
+
+ private:
+  bool evaluation_is_due() const;
+  bool save_is_due() const;
+  void train_step();
+  void evaluate();
+  void save();
+  // Brings checkpoint/ and step-N/ in line with the saved state.
+  void publish();
+  void write_checkpoint_to(const std::filesystem::path& folder);
+
+  RunParts parts_;
+  TrainState state_;
+  MetricsLog metrics_;
+  TrainingDisplay display_;
+  int64_t saved_step_;
+  // A checkpoint of the current step that is already on disk.
+  std::optional<std::filesystem::path> written_;
+};
+
+}  // namespace qat
