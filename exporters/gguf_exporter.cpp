@@ -1,6 +1,7 @@
 #include "exporters/gguf_exporter.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "core/error.h"
 #include "exporters/gguf_metadata.h"
@@ -41,11 +42,12 @@ void check_weight(const ExportedWeight& weight) {
 
 }  // namespace
 
-void export_gguf(const GgufExportInputs& inputs) {
+GgufExportFigures export_gguf(const GgufExportInputs& inputs) {
   QAT_CHECK(inputs.config != nullptr && inputs.source != nullptr && inputs.vocabulary != nullptr);
   check_gguf_can_express(*inputs.config);
   for (const ExportedWeight& weight : inputs.weights) check_weight(weight);
 
+  const auto start = std::chrono::steady_clock::now();
   GgufWriter writer(inputs.output);
   add_general_metadata(writer, inputs);
   add_model_metadata(writer, *inputs.config);
@@ -59,7 +61,12 @@ void export_gguf(const GgufExportInputs& inputs) {
   writer.begin_data();
   stream_tensors(writer, inputs);
   if (!divisors.empty()) writer.write(inputs.weights.size(), 0, std::as_bytes(std::span(divisors)));
+  GgufExportFigures figures;
+  for (const ExportedWeight& weight : inputs.weights) figures.weights += weight.spec->elements();
+  figures.file_bytes = writer.file_bytes();
+  figures.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   writer.commit();
+  return figures;
 }
 
 }  // namespace qat

@@ -36,9 +36,16 @@ struct GgufExportInputs {
   int threads = 2;
 };
 
+// What an export did, for reports.
+struct GgufExportFigures {
+  int64_t weights = 0;
+  uint64_t file_bytes = 0;
+  double seconds = 0;  // of writing, without the final sync to the disk
+};
+
 // Throws Error, and leaves nothing under the output's name, for rows that are no whole blocks, a master that is not a finite
 // number everywhere or too large for its scheme (naming the tensor), a model that the file's architecture cannot express,
 // and everything that goes wrong with the output. Memory beyond the mapped masters stays below 64 MiB plus the vocabulary.
-void export_gguf(const GgufExportInputs& inputs);
+GgufExportFigures export_gguf(const GgufExportInputs& inputs);
 
 }  // namespace qat

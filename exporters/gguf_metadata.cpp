@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
 
 #include "core/error.h"
 
@@ -203,7 +202,6 @@ void add_model_metadata(GgufWriter& writer, const Gemma4Config& config) {
   keys.count("block_count", config.layer_count());
   keys.count("context_length", config.max_positions);
   keys.count("embedding_length", config.hidden_size);
-  keys.count("vocab_size", config.vocabulary_size);
   add_per_layer(writer, keys.name("feed_forward_length"), config, &LayerConfig::intermediate_size);
   add_per_layer(writer, keys.name("attention.head_count"), config, &LayerConfig::heads);
   add_per_layer(writer, keys.name("attention.head_count_kv"), config, &LayerConfig::key_value_heads);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <limits>
@@ -135,7 +137,9 @@ class PieceEncoder {
       encode_values(weight, piece, aligned<BFloat16>(bytes, narrow_));
     } else {
       widen_master(master.type, bytes);
-      for (float& value : floats_) value = static_cast<float>(offset) + value;
+      if (offset != 0.0) {
+        for (float& value : floats_) value = static_cast<float>(offset) + value;
+      }
       encode_values(weight, piece, std::span<const float>(floats_));
     }
     inputs_.source->release(bytes);

@@ -1,5 +1,6 @@
 #include "trainers/held_out.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>

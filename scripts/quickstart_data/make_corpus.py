@@ -18,7 +18,7 @@ import sys
 from facts import comparison, profile, question_about, statement_about, town_notes, with_pronoun
 from stories import story, wrong_answers
 from sums import counting_story, question_about_sum, sum_sheet, wrong_results
-from world import World
+from world import DEFAULT_PEOPLE, LARGEST_POPULATION, World
 
 
 def as_answer(text):
@@ -101,19 +101,25 @@ def chat(world, rng):
     return question, as_answer(answer)
 
 
-def chats(world, rng, count):
-    """Different chats. Few facts and sums exist, so a question may return, but no chat is written twice."""
+def different(make, count, key):
+    """`count` results of make() whose keys differ. Stories never run out, so an end is always reached."""
     seen = set()
     while len(seen) < count:
-        question, answer = chat(world, rng)
-        if (question, answer) in seen:
-            continue
-        seen.add((question, answer))
+        made = make()
+        if key(made) not in seen:
+            seen.add(key(made))
+            yield made
+
+
+def chats(world, rng, count):
+    """Different chats; the same question may have answers in different words."""
+    for question, answer in different(lambda: chat(world, rng), count, key=lambda made: made):
         yield {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def choice_question(world, rng, kind):
-    """One item; the right answer stands at a random place."""
+def choice_question(world, rng):
+    """(question, right answer, three wrong ones, kind) of one item: 55 % facts, 25 % sums, 20 % stories."""
+    kind = rng.choices(["fact", "sum", "story"], [55, 25, 20])[0]
     if kind == "fact":
         question, answer, _, attribute = question_about(world, rng, in_training=False)
         wrong = rng.sample([value for value in world.values[attribute] if value != answer], 3)
@@ -124,20 +130,15 @@ def choice_question(world, rng, kind):
         text, questions = story(world, rng)
         question, answer, kind_of_answer = rng.choice(questions)
         question, wrong = f"{text} {question}", wrong_answers(world, rng, text, answer, kind_of_answer)
-    choices = [as_answer(choice) for choice in [answer, *wrong]]
-    rng.shuffle(choices)
-    return {"question": question, "choices": choices, "answer": choices.index(as_answer(answer)), "kind": kind}
+    return question, answer, wrong, kind
 
 
 def choice_questions(world, rng, count):
-    """Different questions: 55 % facts, 25 % sums, 20 % stories."""
-    seen = set()
-    while len(seen) < count:
-        item = choice_question(world, rng, rng.choices(["fact", "sum", "story"], [55, 25, 20])[0])
-        if item["question"] in seen:
-            continue
-        seen.add(item["question"])
-        yield item
+    """Items whose questions are all different; the right answer stands at a random place."""
+    for question, answer, wrong, kind in different(lambda: choice_question(world, rng), count, key=lambda item: item[0]):
+        choices = [as_answer(choice) for choice in [answer, *wrong]]
+        rng.shuffle(choices)
+        yield {"question": question, "choices": choices, "answer": choices.index(as_answer(answer)), "kind": kind}
 
 
 def write_lines(path, records):
@@ -159,18 +160,27 @@ def positive(text):
     return value
 
 
+def population(text):
+    value = int(text)
+    if not 8 <= value <= LARGEST_POPULATION:
+        raise argparse.ArgumentTypeError(f"{text} is not from 8 to {LARGEST_POPULATION}")
+    return value
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out_folder", type=pathlib.Path, help="made if it does not exist")
     parser.add_argument("--seed", type=int, required=True, help="of the texts, chats and questions")
     parser.add_argument("--world-seed", type=int, default=1, help="of the world's facts (default: 1)")
+    parser.add_argument("--people", type=population, default=DEFAULT_PEOPLE,
+                        help=f"in the world, 8 to {LARGEST_POPULATION}; more are harder to learn (default: {DEFAULT_PEOPLE})")
     parser.add_argument("--bytes", type=positive, default=4_500_000, help="of text for pretraining (default: 4500000)")
     parser.add_argument("--heldout-bytes", type=positive, default=150_000, help="of held-out text (default: 150000)")
     parser.add_argument("--chats", type=positive, default=3000, help="for fine-tuning (default: 3000)")
     parser.add_argument("--questions", type=positive, default=600, help="multiple choice (default: 600)")
     options = parser.parse_args()
 
-    world, taken = World(options.world_seed), set()
+    world, taken = World(options.world_seed, options.people), set()
     parts = {
         "pretrain": lambda rng: texts(world, rng, options.bytes, True, taken),
         "heldout": lambda rng: texts(world, rng, options.heldout_bytes, True, taken),

@@ -22,7 +22,7 @@ except ImportError:
 TRAINING_FILES = ["pretrain.jsonl", "finetune.jsonl"]
 MULTIPLE = 32
 # A piece that is seen less often is not worth an entry.
-LEAST_FREQUENCY = 10
+LEAST_FREQUENCY = 2
 # Words of the chat format, each one piece as in Gemma's vocabulary; learned as if they stood this often in the texts.
 TEMPLATE_WORDS = ["user", "model", "system", "thought"]
 TEMPLATE_WORD_COUNT = 10000

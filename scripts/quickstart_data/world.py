@@ -30,6 +30,10 @@ def with_article(word):
     return ("an " if word[0] in "aeiou" else "a ") + word
 
 
+LARGEST_POPULATION = len(WOMEN) + len(MEN)
+DEFAULT_PEOPLE = 48
+
+
 @dataclass
 class Person:
     name: str
@@ -47,10 +51,10 @@ class Person:
 class World:
     """Everybody with their facts."""
 
-    def __init__(self, world_seed):
+    def __init__(self, world_seed=1, people=DEFAULT_PEOPLE):
         self.seed = world_seed
         rng = random.Random(f"world {world_seed}")
-        names = [(name, True) for name in WOMEN] + [(name, False) for name in MEN]
+        names = [name for pair in zip(((name, True) for name in WOMEN), ((name, False) for name in MEN)) for name in pair][:people]
         pets = rng.sample(PETS, len(names))
         self.people = []
         for (name, is_woman), pet in zip(names, pets):

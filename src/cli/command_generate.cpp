@@ -50,16 +50,16 @@ std::vector<int32_t> prompt_tokens(const cxxopts::ParseResult& options, const Op
 }
 
 void print_json(const std::vector<int32_t>& prompt, const std::vector<GeneratedStep>& steps, const std::string& text) {
-  nlohmann::ordered_json json{{"prompt_tokens", prompt}};
-  auto& tokens = json["tokens"] = nlohmann::ordered_json::array();
-  json["text"] = text;
-  auto& list = json["steps"] = nlohmann::ordered_json::array();
+  // ordered_json keeps entries in a vector: references into it do not survive an insertion.
+  nlohmann::ordered_json tokens = nlohmann::ordered_json::array();
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const GeneratedStep& step : steps) {
     tokens.push_back(step.token);
     nlohmann::ordered_json top = nlohmann::ordered_json::array();
     for (const auto& [token, logprob] : step.top) top.push_back({{"token", token}, {"logprob", logprob}});
     list.push_back({{"top", std::move(top)}});
   }
+  const nlohmann::ordered_json json{{"prompt_tokens", prompt}, {"tokens", tokens}, {"text", text}, {"steps", list}};
   std::printf("%s\n", json.dump().c_str());
 }
 

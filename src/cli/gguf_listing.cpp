@@ -39,10 +39,9 @@ nlohmann::ordered_json value_json(const GgufValue& value) {
 
 void list_gguf(const std::filesystem::path& path, bool as_json) {
   const GgufFile file(path);
-  nlohmann::ordered_json json{{"kind", "GGUF"}};
-  auto& metadata = json["metadata"] = nlohmann::ordered_json::object();
+  nlohmann::ordered_json metadata = nlohmann::ordered_json::object();
   for (const auto& [key, value] : file.metadata().entries()) metadata[key] = value_json(value);
-  auto& tensors = json["tensors"] = nlohmann::ordered_json::array();
+  nlohmann::ordered_json tensors = nlohmann::ordered_json::array();
   struct Total {
     int64_t tensors = 0;
     int64_t elements = 0;
@@ -58,6 +57,7 @@ void list_gguf(const std::filesystem::path& path, bool as_json) {
     tensors.push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"scheme", name}, {"bytes", tensor.bytes.size()}});
   }
   if (as_json) {
+    const nlohmann::ordered_json json{{"kind", "GGUF"}, {"metadata", metadata}, {"tensors", tensors}};
     std::printf("%s\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
     return;
   }

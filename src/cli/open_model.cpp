@@ -23,7 +23,8 @@ void describe_model_options(cxxopts::Options& options) {
       cxxopts::value<std::string>()->default_value("float"))(
       "kv-cache", "GGUF: f32, f16 or q8_0 (default: f32 for float, f16 for device)", cxxopts::value<std::string>())(
       "chat-template", "gemma4, gemma4-large or gemma3 instead of the model's own", cxxopts::value<std::string>())(
-      "threads", "0 = all cores", cxxopts::value<int>()->default_value("0"));
+      "tokenizer", "GGUF: model folder whose tokenizer.json is used (for files without merges: Gemma 3)",
+      cxxopts::value<std::string>())("threads", "0 = all cores", cxxopts::value<int>()->default_value("0"));
 }
 
 ModelOptions read_model_options(const cxxopts::ParseResult& parsed) {
@@ -33,6 +34,7 @@ ModelOptions read_model_options(const cxxopts::ParseResult& parsed) {
   options.arithmetic = parsed["arithmetic"].as<std::string>();
   if (parsed.count("kv-cache") > 0) options.kv_cache = parsed["kv-cache"].as<std::string>();
   if (parsed.count("chat-template") > 0) options.chat_template = parsed["chat-template"].as<std::string>();
+  if (parsed.count("tokenizer") > 0) options.tokenizer = parsed["tokenizer"].as<std::string>();
   options.threads = parsed["threads"].as<int>();
   if (options.dtype != "float32" && options.dtype != "bfloat16") {
     fail_usage("--dtype ", options.dtype, ": wanted float32 or bfloat16");
@@ -45,7 +47,7 @@ ModelOptions read_model_options(const cxxopts::ParseResult& parsed) {
 }
 
 const Tokenizer& OpenedModel::require_tokenizer(const std::string& path) const {
-  if (!tokenizer) fail(path, ": has no tokenizer.json; pass token ids instead (generate --tokens)");
+  if (!tokenizer) fail(path, ": brings no tokenizer that is understood; name a model folder with --tokenizer, or pass ids with generate --tokens");
   return *tokenizer;
 }
 
@@ -124,7 +126,8 @@ OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
 
   OpenedModel opened;
   opened.config = config_from_gguf(owner->file);
-  opened.tokenizer = tokenizer_from_gguf(owner->file);
+  opened.tokenizer = options.tokenizer.empty() ? tokenizer_from_gguf(owner->file)
+                                               : Tokenizer::load(fs::path(options.tokenizer) / "tokenizer.json");
   if (!options.chat_template.empty()) {
     opened.chat_template = chat_template_by_name(options.chat_template);
   } else if (owner->file.metadata().contains("tokenizer.chat_template")) {

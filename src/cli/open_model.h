@@ -22,6 +22,7 @@ struct ModelOptions {
   std::string arithmetic = "float"; // GGUF: float (what training computed) or device (llama.cpp's)
   std::string kv_cache = "default"; // GGUF: f32, f16, q8_0
   std::string chat_template;        // override; "" = the model's own
+  std::string tokenizer;            // GGUF: folder with the tokenizer.json to use instead of the file's own
   int threads = 0;                  // 0 = all cores
 };
 
@@ -43,7 +44,7 @@ struct OpenedModel {
   DatasetOptions dataset_options() const;
 };
 
-// Throws Error naming what is missing. `tokenizer_from`: a model folder whose tokenizer serves a GGUF file; "" = look beside it.
+// Throws Error naming what is missing.
 OpenedModel open_model(const std::filesystem::path& path, const ModelOptions& options);
 
 }  // namespace qat

@@ -45,6 +45,15 @@ std::optional<std::string> configured_template(const std::filesystem::path& path
   return std::nullopt;
 }
 
+// Gemma 4's turns and nothing else: where a template knows neither tools nor thinking, the built-in one renders the same.
+bool is_plain_gemma4(std::string_view text) {
+  if (!has_all(text, {"bos_token", "'<|turn>'+role+", "message['content']|trim+'<turn|>'", "'<|turn>model'"})) return false;
+  for (const std::string_view feature : {"tool", "think", "<|channel>", "reasoning"}) {
+    if (text.find(feature) != std::string_view::npos) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::optional<ChatTemplate> recognise_chat_template(std::string_view jinja) {
@@ -53,6 +62,7 @@ std::optional<ChatTemplate> recognise_chat_template(std::string_view jinja) {
               {"'<start_of_turn>'+role", "first_user_prefix", "<end_of_turn>", "Conversationrolesmustalternate"})) {
     return ChatTemplate{ChatTemplateKind::Gemma3, false};
   }
+  if (is_plain_gemma4(text)) return ChatTemplate{ChatTemplateKind::Gemma4Small, true};
   const bool gemma4 =
       has_all(text, {"'<|turn>'+role", "'<|turn>system'", "'<|think|>'", "<|tool_call>call:", "'<turn|>'",
                      "macrostrip_thinking", "macroformat_tool_response_block", "continue_same_model_turn",

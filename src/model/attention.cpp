@@ -22,15 +22,33 @@ namespace {
 
 constexpr int64_t kFewestQueriesOfPiece = 16;
 constexpr int64_t kMostQueriesOfPiece = 256;
+// Bounds the gradients of keys that exist at a time: every piece has its own before they are added.
+constexpr int64_t kMostRepeats = 8;
 
-// Consecutive queries of one document and the keys that any of them sees.
+// Consecutive queries of one document and the keys that any of them sees; `repeats` such pieces follow one another, each
+// `queries` positions further on, with as many keys.
 struct Piece {
   int64_t first_query;
   int64_t queries;
   int64_t first_key;
   int64_t keys;
   bool causal_only;  // queries and keys are the same positions and only causality limits them
+  int64_t repeats = 1;
 };
+
+void add_piece(std::vector<Piece>& pieces, const Piece& piece) {
+  if (!pieces.empty()) {
+    Piece& last = pieces.back();
+    const int64_t offset = last.repeats * last.queries;
+    if (!piece.causal_only && !last.causal_only && last.repeats < kMostRepeats && piece.queries == last.queries &&
+        piece.keys == last.keys && piece.first_query == last.first_query + offset &&
+        piece.first_key == last.first_key + offset) {
+      ++last.repeats;
+      return;
+    }
+  }
+  pieces.push_back(piece);
+}
 
 std::vector<Piece> pieces_of(const AttentionReach& reach) {
   std::vector<Piece> pieces;
@@ -50,7 +68,7 @@ std::vector<Piece> pieces_of(const AttentionReach& reach) {
       const int64_t queries = std::min(step, end - first);
       const int64_t oldest = past > 0 ? 0 : begin;
       const int64_t first_key = reach.window == 0 ? oldest : std::max(oldest, past + first - reach.window + 1);
-      pieces.push_back({first, queries, first_key, past + first + queries - first_key, false});
+      add_piece(pieces, {first, queries, first_key, past + first + queries - first_key, false});
     }
   }
   return pieces;
@@ -82,23 +100,50 @@ class Masks {
   std::tuple<int64_t, int64_t, int64_t> shape_;
 };
 
-// [n, heads, d] -> [key-value heads, group, n, d]: key-value heads take the place of the batch, so that a group's keys are a
-// view with stride 0 and nothing is copied.
-at::Tensor by_group(const at::Tensor& x, int64_t first, int64_t count, int64_t key_value_heads) {
-  const at::Tensor rows = x.narrow(0, first, count);
-  return rows.view({count, key_value_heads, -1, x.size(-1)}).permute({1, 2, 0, 3});
+// The parts of a piece's operands that one kernel call takes, as views: [repeats, key-value heads, group, positions, d].
+// A group's keys have stride 0 and the keys of repeated pieces overlap, so nothing is copied.
+at::Tensor queries_of(const at::Tensor& x, const Piece& piece, int64_t key_value_heads) {
+  const int64_t heads = x.size(1);
+  const int64_t d = x.size(2);
+  const int64_t group = heads / key_value_heads;
+  return x.as_strided({piece.repeats, key_value_heads, group, piece.queries, d},
+                      {piece.queries * heads * d, group * d, d, heads * d, 1},
+                      x.storage_offset() + piece.first_query * heads * d);
 }
 
-at::Tensor shared_by_group(const at::Tensor& x, int64_t first, int64_t count, int64_t group) {
-  const at::Tensor rows = x.narrow(0, first, count).permute({1, 0, 2}).unsqueeze(1);
-  return rows.expand({-1, group, -1, -1});
+at::Tensor keys_of(const at::Tensor& x, const Piece& piece, int64_t group) {
+  const int64_t heads = x.size(1);
+  const int64_t d = x.size(2);
+  return x.as_strided({piece.repeats, heads, group, piece.keys, d}, {piece.queries * heads * d, d, 0, heads * d, 1},
+                      x.storage_offset() + piece.first_key * heads * d);
 }
 
-// Part of the flat buffer of log-sum-exps that belongs to a piece, in the layout of the kernel.
-at::Tensor log_sums_of(const at::Tensor& buffer, const Piece& piece, int64_t heads, int64_t key_value_heads) {
-  return buffer.narrow(0, piece.first_query * heads, piece.queries * heads)
-      .view({key_value_heads, piece.queries, heads / key_value_heads})
-      .transpose(1, 2);
+// Log-sum-exps [T, heads] of a piece: [repeats, key-value heads, group, queries].
+at::Tensor log_sums_of(const at::Tensor& x, const Piece& piece, int64_t key_value_heads) {
+  return queries_of(x.unsqueeze(2), piece, key_value_heads).squeeze(4);
+}
+
+// A kernel call has one batch dimension: the key-value heads of a single piece, or the repeats of one key-value head.
+struct Batch {
+  int64_t dimension;  // of the five that is fixed
+  int64_t index;
+  at::Tensor operator()(const at::Tensor& x) const { return x.select(dimension, index); }
+};
+
+std::vector<Batch> batches_of(const Piece& piece, int64_t key_value_heads) {
+  if (piece.repeats == 1) return {{0, 0}};
+  std::vector<Batch> batches;
+  for (int64_t head = 0; head < key_value_heads; ++head) batches.push_back({1, head});
+  return batches;
+}
+
+// Adds gradients of the keys of one batch, [batch, positions, d] summed over their groups, where they belong.
+void add_to_keys(at::Tensor& total, const at::Tensor& gradient, const Piece& piece, const Batch& batch) {
+  for (int64_t i = 0; i < gradient.size(0); ++i) {
+    const int64_t repeat = batch.dimension == 0 ? 0 : i;
+    const int64_t head = batch.dimension == 0 ? i : batch.index;
+    total.narrow(0, piece.first_key + repeat * piece.queries, piece.keys).select(1, head).add_(gradient.select(0, i));
+  }
 }
 
 AttentionReach reach_from(torch::autograd::AutogradContext* context) {
@@ -117,16 +162,17 @@ class PiecewiseAttention : public torch::autograd::Function<PiecewiseAttention> 
     const int64_t heads = q.size(1);
     const int64_t key_value_heads = k.size(1);
     at::Tensor output = at::empty(q.sizes(), q.options());
-    at::Tensor log_sums = at::empty({q.size(0) * heads}, q.options());
+    at::Tensor log_sums = at::empty({q.size(0), heads}, q.options());
     Masks masks(reach);
     for (const Piece& piece : pieces_of(reach)) {
-      const auto [part, part_log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(
-          by_group(q, piece.first_query, piece.queries, key_value_heads),
-          shared_by_group(k, piece.first_key, piece.keys, heads / key_value_heads),
-          shared_by_group(v, piece.first_key, piece.keys, heads / key_value_heads), 0.0, piece.causal_only,
-          masks.of(piece, q.options()), scale);
-      by_group(output, piece.first_query, piece.queries, key_value_heads).copy_(part);
-      log_sums_of(log_sums, piece, heads, key_value_heads).copy_(part_log_sums);
+      const auto mask = masks.of(piece, q.options());
+      for (const Batch& batch : batches_of(piece, key_value_heads)) {
+        const auto [part, part_log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(
+            batch(queries_of(q, piece, key_value_heads)), batch(keys_of(k, piece, heads / key_value_heads)),
+            batch(keys_of(v, piece, heads / key_value_heads)), 0.0, piece.causal_only, mask, scale);
+        batch(queries_of(output, piece, key_value_heads)).copy_(part);
+        batch(log_sums_of(log_sums, piece, key_value_heads)).copy_(part_log_sums);
+      }
     }
     output = output.to(query.scalar_type());
     context->saved_data["starts"] = reach.document_starts;
@@ -154,17 +200,20 @@ class PiecewiseAttention : public torch::autograd::Function<PiecewiseAttention> 
     at::Tensor of_value = at::zeros(v.sizes(), v.options());
     Masks masks(reach);
     for (const Piece& piece : pieces_of(reach)) {
-      const auto [part_query, part_key, part_value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          by_group(gradient, piece.first_query, piece.queries, key_value_heads),
-          by_group(q, piece.first_query, piece.queries, key_value_heads),
-          shared_by_group(k, piece.first_key, piece.keys, heads / key_value_heads),
-          shared_by_group(v, piece.first_key, piece.keys, heads / key_value_heads),
-          by_group(output, piece.first_query, piece.queries, key_value_heads),
-          log_sums_of(saved[4], piece, heads, key_value_heads), 0.0, piece.causal_only, masks.of(piece, q.options()),
-          context->saved_data["scale"].toDouble());
-      by_group(of_query, piece.first_query, piece.queries, key_value_heads).copy_(part_query);
-      of_key.narrow(0, piece.first_key, piece.keys).add_(part_key.sum(1).transpose(0, 1));
-      of_value.narrow(0, piece.first_key, piece.keys).add_(part_value.sum(1).transpose(0, 1));
+      const auto mask = masks.of(piece, q.options());
+      for (const Batch& batch : batches_of(piece, key_value_heads)) {
+        // The kernel wants the layout it returned: groups innermost.
+        const at::Tensor log_sums =
+            batch(log_sums_of(saved[4], piece, key_value_heads)).transpose(1, 2).contiguous().transpose(1, 2);
+        const auto [part_query, part_key, part_value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+            batch(queries_of(gradient, piece, key_value_heads)), batch(queries_of(q, piece, key_value_heads)),
+            batch(keys_of(k, piece, heads / key_value_heads)), batch(keys_of(v, piece, heads / key_value_heads)),
+            batch(queries_of(output, piece, key_value_heads)), log_sums, 0.0, piece.causal_only, mask,
+            context->saved_data["scale"].toDouble());
+        batch(queries_of(of_query, piece, key_value_heads)).copy_(part_query);
+        add_to_keys(of_key, part_key.sum(1), piece, batch);
+        add_to_keys(of_value, part_value.sum(1), piece, batch);
+      }
     }
     const auto dtype = saved[0].scalar_type();
     return {of_query.to(dtype), of_key.to(dtype), of_value.to(dtype), at::Tensor(), at::Tensor()};
@@ -186,15 +235,22 @@ at::Tensor attention_of_any_device(const at::Tensor& query, const at::Tensor& ke
                                    const AttentionReach& reach, double scale) {
   const int64_t heads = query.size(1);
   const int64_t key_value_heads = key.size(1);
+  // [key-value heads, group, positions, d]
+  const auto shaped = [&](const at::Tensor& x, int64_t first, int64_t count) {
+    const at::Tensor rows = x.narrow(0, first, count).reshape({count, key_value_heads, -1, x.size(-1)});
+    return rows.permute({1, 2, 0, 3}).expand({-1, heads / key_value_heads, -1, -1});
+  };
   std::vector<at::Tensor> outputs;
   Masks masks(reach);
   for (const Piece& piece : pieces_of(reach)) {
-    const at::Tensor output = at::scaled_dot_product_attention(
-        by_group(query.contiguous(), piece.first_query, piece.queries, key_value_heads),
-        shared_by_group(key, piece.first_key, piece.keys, heads / key_value_heads),
-        shared_by_group(value, piece.first_key, piece.keys, heads / key_value_heads),
-        masks.of(piece, query.options().requires_grad(false)), 0.0, piece.causal_only, scale);
-    outputs.push_back(output.permute({2, 0, 1, 3}).reshape({piece.queries, heads, query.size(-1)}));
+    for (int64_t repeat = 0; repeat < piece.repeats; ++repeat) {
+      const int64_t offset = repeat * piece.queries;
+      const at::Tensor output = at::scaled_dot_product_attention(
+          shaped(query, piece.first_query + offset, piece.queries), shaped(key, piece.first_key + offset, piece.keys),
+          shaped(value, piece.first_key + offset, piece.keys), masks.of(piece, query.options().requires_grad(false)), 0.0,
+          piece.causal_only, scale);
+      outputs.push_back(output.permute({2, 0, 1, 3}).reshape({piece.queries, heads, query.size(-1)}));
+    }
   }
   return at::cat(outputs);
 }

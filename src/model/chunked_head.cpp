@@ -2,7 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -116,10 +116,10 @@ at::Tensor cross_entropy_sum(const Gemma4Model& model, const at::Tensor& hidden,
   const at::Tensor wanted = targets.index_select(0, counted).unsqueeze(1);
   const LogitsLossFunction loss = [&](const at::Tensor& logits, int64_t first, bool gradient_is_wanted) {
     const at::Tensor target = wanted.narrow(0, first, logits.size(0));
-    const at::Tensor log_sum = at::logsumexp(logits, {1}, true);
-    LogitsLoss result{(log_sum - logits.gather(1, target)).sum(), {}};
+    at::Tensor log_probabilities = at::log_softmax(logits, -1);
+    LogitsLoss result{log_probabilities.gather(1, target).sum().neg_(), {}};
     if (gradient_is_wanted) {
-      result.gradient = (logits - log_sum).exp_();
+      result.gradient = log_probabilities.exp_();
       result.gradient.scatter_(1, target, result.gradient.gather(1, target).sub_(1));
     }
     return result;

@@ -38,6 +38,8 @@ class Arithmetic {
   // softmax(q k^T) v over the cached positions that each query may see: [tokens, heads * head_dim]. The queries' own
   // keys and values are in the cache already. Queries are scaled.
   virtual Matrix attend(const Matrix& queries, const KeyValueCache& cache, const AttentionShape& shape) const = 0;
+  // Replaces values by exp(value - largest) and returns their sum.
+  virtual double exponentials(std::span<float> values, float largest) const = 0;
   // cap * tanh(x / cap)
   virtual void softcap(Matrix& logits, float cap) const = 0;
 };

@@ -60,8 +60,8 @@ void dot_interleaved(const InterleavedTile& tile, const QuantizedRows& x, int64_
       even = pair_dot(codes, hn::BitCast(Shorts(), hn::Set(integers, pairs[0])), even);
       odd = pair_dot(codes + 16, hn::BitCast(Shorts(), hn::Set(integers, pairs[1])), odd);
     }
-    const FloatVector scale = hn::Mul(hn::LoadU(floats, tile.scales.data() + b * kInterleavedRows),
-                                      hn::Set(floats, activation_scales[b]));
+    const FloatVector scale =
+        hn::Mul(hn::LoadU(floats, tile.scales.data() + b * kInterleavedRows), hn::Set(floats, activation_scales[b]));
     sum = hn::MulAdd(hn::ConvertTo(floats, hn::Add(even, odd)), scale, sum);
   }
   hn::StoreU(sum, floats, outputs);
@@ -121,8 +121,7 @@ HWY_INLINE FloatVector sum_products(const float* a, const float* b, int64_t whol
 float dot_floats(const float* a, const float* b, int64_t count, SumOrder order, bool double_tail) {
   const int64_t step = order == SumOrder::OneVector ? 8 : 32;
   const int64_t whole = count / step * step;
-  const FloatVector lanes =
-      order == SumOrder::OneVector ? sum_products<1>(a, b, whole) : sum_products<4>(a, b, whole);
+  const FloatVector lanes = order == SumOrder::OneVector ? sum_products<1>(a, b, whole) : sum_products<4>(a, b, whole);
   float sum = order == SumOrder::FourVectors ? add_neighbours_first(lanes) : add_halves_first(lanes);
   if (whole == count) return sum;
   if (double_tail) {

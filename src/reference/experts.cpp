@@ -1,20 +1,15 @@
 #include "reference/experts.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 namespace qat {
 
-std::vector<ExpertChoice> choose_experts(std::span<const float> router_logits, int64_t count) {
-  const float largest = *std::max_element(router_logits.begin(), router_logits.end());
-  std::vector<float> probabilities;
-  double total = 0;
-  for (const float logit : router_logits) {
-    probabilities.push_back(std::exp(logit - largest));
-    total += static_cast<double>(probabilities.back());
-  }
-  const auto inverse = static_cast<float>(1.0 / total);
+std::vector<ExpertChoice> choose_experts(const Arithmetic& arithmetic, std::span<const float> router_logits,
+                                         int64_t count) {
+  std::vector<float> probabilities(router_logits.begin(), router_logits.end());
+  const float largest = *std::max_element(probabilities.begin(), probabilities.end());
+  const auto inverse = static_cast<float>(1.0 / arithmetic.exponentials(probabilities, largest));
   for (float& probability : probabilities) probability *= inverse;
 
   std::vector<int64_t> order(probabilities.size());

@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "reference/arithmetic.h"
+
 namespace qat {
 
 struct ExpertChoice {
@@ -14,6 +16,7 @@ struct ExpertChoice {
 
 // The `count` experts of the largest router logits, in falling order, with their softmax probabilities over all experts
 // divided by their sum (gemma4_architecture.md 2.8; the sum is held above 2^-14 as llama.cpp does).
-std::vector<ExpertChoice> choose_experts(std::span<const float> router_logits, int64_t count);
+std::vector<ExpertChoice> choose_experts(const Arithmetic& arithmetic, std::span<const float> router_logits,
+                                         int64_t count);
 
 }  // namespace qat

@@ -99,6 +99,15 @@ class FloatArithmetic final : public Arithmetic {
     return result;
   }
 
+  double exponentials(std::span<float> values, float largest) const override {
+    double sum = 0;
+    for (float& value : values) {
+      value = std::exp(value - largest);
+      sum += static_cast<double>(value);
+    }
+    return sum;
+  }
+
   void softcap(Matrix& logits, float cap) const override {
     pool_.run(logits.rows(), [&](int64_t row) {
       for (float& value : row_of(logits, row)) value = std::tanh(value / cap) * cap;

@@ -94,13 +94,17 @@ Matrix Forward::per_layer_inputs(std::span<const int32_t> tokens, const Matrix& 
   return context;
 }
 
+CacheRotation Forward::rotation_of(const Layer& layer, const KeyValueCache& cache) const {
+  return cache_rotation(cache.type(), layers_.front().facts.head_dim, layer.facts.head_dim);
+}
+
 void Forward::append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const {
   Matrix keys = arithmetic_.linear(x, layer.key);
   Matrix values = layer.facts.value_is_key ? keys : arithmetic_.linear(x, layer.value);
   arithmetic_.norm(keys, layer.facts.head_dim, layer.key_norm, epsilon_);
   arithmetic_.rotate(keys, layer.facts.rope, first_position);
   if (config_.value_norm) arithmetic_.norm(values, layer.facts.head_dim, {}, epsilon_);
-  const CacheRotation rotation = cache_rotation(cache.type(), layer.facts.head_dim);
+  const CacheRotation rotation = rotation_of(layer, cache);
   rotate_groups(keys, rotation.key);
   rotate_groups(values, rotation.value);
   cache.append(keys, values);
@@ -114,7 +118,7 @@ Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& st
   arithmetic_.rotate(queries, facts.rope, state.length);
   if (config_.attention_scale != 1.0) queries *= static_cast<float>(config_.attention_scale);
   if (!facts.key_value_donor) append_keys(layer, x, state.length, cache);
-  const CacheRotation rotation = cache_rotation(cache.type(), facts.head_dim);
+  const CacheRotation rotation = rotation_of(layer, cache);
   rotate_groups(queries, rotation.key);
   Matrix mixed = arithmetic_.attend(queries, cache,
                                     {facts.heads, facts.key_value_heads, facts.head_dim, facts.window, state.length});
@@ -142,7 +146,7 @@ Matrix Forward::expert_outputs(const Experts& experts, const Matrix& residual, M
   const int64_t ranks = config_.experts_per_token;
   std::vector<std::vector<Use>> uses(static_cast<size_t>(config_.experts));
   for (int64_t token = 0; token < x.rows(); ++token) {
-    const auto choices = choose_experts(row_of(router_logits, token), ranks);
+    const auto choices = choose_experts(arithmetic_, row_of(router_logits, token), ranks);
     for (int64_t rank = 0; rank < ranks; ++rank) {
       const ExpertChoice& choice = choices[static_cast<size_t>(rank)];
       uses[static_cast<size_t>(choice.expert)].push_back({token, rank, choice.weight});

@@ -53,6 +53,7 @@ class Forward {
   Layer resolve(const LayerConfig& facts) const;
   Matrix per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded) const;
   Matrix attention(const Layer& layer, const Matrix& x, SequenceState& state) const;
+  CacheRotation rotation_of(const Layer& layer, const KeyValueCache& cache) const;
   void append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const;
   Matrix mlp(const Layer& layer, const Matrix& x) const;
   Matrix mlp_with_experts(const Layer& layer, const Matrix& residual) const;

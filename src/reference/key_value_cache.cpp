@@ -63,8 +63,8 @@ void rotate_hadamard(std::span<float> values, int64_t size) {
   }
 }
 
-CacheRotation cache_rotation(CacheType type, int64_t head_dim) {
-  if (type != CacheType::Q8_0 || head_dim % 64 != 0) return {};
+CacheRotation cache_rotation(CacheType type, int64_t first_layer_head_dim, int64_t head_dim) {
+  if (type != CacheType::Q8_0 || first_layer_head_dim % 64 != 0) return {};
   return {head_dim & -head_dim, 64};
 }
 

@@ -16,13 +16,14 @@ enum class CacheType { F32, F16, Q8_0 };
 // llama.cpp does this to queries, keys and values before it quantizes them (ggml_compute_forward_fwht).
 void rotate_hadamard(std::span<float> values, int64_t size);
 
-// Group sizes of that rotation, 0 = none: quantized caches of head sizes that 64 divides. Queries and keys turn in the
-// largest power of two that divides the head size, values in 64 (llama-kv-cache.cpp, gguf_q4_0.md section 3).
+// Group sizes of that rotation, 0 = none. A quantized cache is rotated in all layers or none: if 64 divides the head
+// size of the first layer. Queries and keys then turn in the largest power of two that divides the head size, values in
+// 64 (llama-kv-cache.cpp; its log names n_rot_k and n_rot_v).
 struct CacheRotation {
   int64_t key = 0;
   int64_t value = 0;
 };
-CacheRotation cache_rotation(CacheType type, int64_t head_dim);
+CacheRotation cache_rotation(CacheType type, int64_t first_layer_head_dim, int64_t head_dim);
 
 class KeyValueCache {
  public:

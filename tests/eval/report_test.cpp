@@ -214,7 +214,7 @@ TEST(Plot, ALogarithmicHistogramKeepsTinyValuesInItsFirstBin) {
 TEST(Plot, LongLegendsAreBrokenIntoLines) {
   LinePlot plot{{"t", "x", "y"}, AxisScale::Linear, {}};
   for (int i = 0; i < 6; ++i) plot.series.push_back({"a run with a long name", {0, 1}, {0, 1}});
-  EXPECT_THAT(svg(plot), HasSubstr("viewBox='0 -40.0 720.0 420.0'"));
+  EXPECT_THAT(svg(plot), HasSubstr("viewBox='0 -20.0 720.0 400.0'"));
 }
 
 TEST(Plot, BreaksACurveWhereAValueIsMissing) {

@@ -51,8 +51,8 @@ def run_llama(xllamacpp, path, cache, prompts, tokens, barred):
     params.verbosity = 0
     params.n_ctx_checkpoints = 0
     params.cache_ram_mib = 0
-    params.cpuparams.n_threads = 2
-    params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = 1  # more threads wait for each other busily
+    params.cpuparams_batch.n_threads = 1
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type(GGML_TYPES[cache])
     server = xllamacpp.Server(params)
     answers = []

@@ -109,7 +109,7 @@ const std::vector<Fault>& faults() {
   return kFaults;
 }
 
-class BadGguf : public testing::TestWithParam<size_t> {};
+class BadGguf : public ::testing::TestWithParam<size_t> {};
 
 TEST_P(BadGguf, IsRefusedNamingTheFileAndTheFault) {
   const Fault& fault = faults()[GetParam()];
@@ -126,7 +126,7 @@ TEST_P(BadGguf, IsRefusedNamingTheFileAndTheFault) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(OneFault, BadGguf, testing::Range(size_t{0}, faults().size()),
+INSTANTIATE_TEST_SUITE_P(OneFault, BadGguf, ::testing::Range(size_t{0}, faults().size()),
                          [](const auto& test) { return faults()[test.param].name; });
 
 std::string valid_file() {

@@ -1,31 +1,25 @@
 // GGUF files made byte by byte, apart from the writer under test, and with any field wrong.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
+#include "support/temporary_folder.h"
+
 namespace qat::test {
 
-// A file of this test process that disappears with the object.
+// A file in a folder of its own, both gone with the object.
 class TemporaryFile {
  public:
-  explicit TemporaryFile(const std::string& name)
-      : path_(std::filesystem::temp_directory_path() / (std::to_string(::getpid()) + "-" + name)) {}
-  ~TemporaryFile() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  explicit TemporaryFile(const std::string& name) : path_(folder_ / name) {}
 
   const std::filesystem::path& path() const { return path_; }
   void fill(const std::string& bytes) const { std::ofstream(path_, std::ios::binary) << bytes; }
 
  private:
+  qat::testing::TemporaryFolder folder_;
   std::filesystem::path path_;
 };
 

@@ -31,6 +31,7 @@ const Case kCases[] = {
     {"window_of_one", {{0, 40}, 1, 0}, 2, 1, 8},
     {"several_pieces", {{0, 600}, 0, 0}, 2, 1, 8},
     {"long_window", {{0, 700}, 200, 0}, 2, 1, 8},
+    {"repeated_pieces", {{0, 200, 410}, 64, 0}, 6, 3, 8},
     {"past", {{0, 20}, 0, 31}, 4, 2, 8},
     {"past_and_window", {{0, 20}, 16, 15}, 4, 1, 8},
     {"past_and_one_query", {{0, 1}, 16, 15}, 4, 1, 8},
@@ -93,7 +94,10 @@ class AttentionCases : public ::testing::TestWithParam<Case> {
   void expect_exact(const Results& found, double tolerance) {
     EXPECT_LE(testing::relative_difference(found.output, exact_.output), tolerance);
     for (size_t i = 0; i < 3; ++i) {
-      EXPECT_LE(testing::relative_difference(found.gradients[i], exact_.gradients[i]), tolerance) << "input " << i;
+      // With a window of one the gradients of queries and keys are exactly zero.
+      const at::Tensor difference = found.gradients[i].to(at::kFloat) - exact_.gradients[i];
+      const double size = exact_.gradients[i].norm().item<double>() + 0.1 * of_output_.to(at::kFloat).norm().item<double>();
+      EXPECT_LE(difference.norm().item<double>(), tolerance * size) << "input " << i;
     }
   }
 
@@ -117,7 +121,7 @@ TEST_P(AttentionCases, InBf16EqualsTheDefinitionUpToRounding) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionCases, ::testing::ValuesIn(kCases),
-                         [](const auto& info) { return std::string(info.param.description); });
+                         [](const auto& shape) { return std::string(shape.param.description); });
 
 }  // namespace
 }  // namespace qat

@@ -32,14 +32,14 @@ at::Tensor loss_of_all_logits(const Gemma4Model& model, const at::Tensor& hidden
   return at::cross_entropy_loss(model.logits(hidden), targets, {}, /*sum*/ 2, -100);
 }
 
-struct Run {
+struct Outcome {
   float loss;
   at::Tensor of_hidden;
   at::Tensor of_weight;
 };
 
 template <class Loss>
-Run run(Gemma4Model& model, const at::Tensor& hidden, Loss&& loss_of) {
+Outcome run(Gemma4Model& model, const at::Tensor& hidden, Loss&& loss_of) {
   hidden.mutable_grad() = at::Tensor();
   at::Tensor weight = model.head().weight;
   weight.set_requires_grad(true).mutable_grad() = at::Tensor();
@@ -53,9 +53,9 @@ TEST(ChunkedHead, EqualsTheLossOfAllLogitsForAnyChunk) {
     const auto model = golden_model(kind);
     const at::Tensor hidden = random_hidden(*model);
     const at::Tensor targets = some_targets(*model);
-    const Run exact = run(*model, hidden, [&] { return loss_of_all_logits(*model, hidden, targets); });
+    const Outcome exact = run(*model, hidden, [&] { return loss_of_all_logits(*model, hidden, targets); });
     for (const int64_t chunk : {1, 5, 22, 128}) {
-      const Run found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets, chunk); });
+      const Outcome found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets, chunk); });
       EXPECT_NEAR(found.loss, exact.loss, 1e-5 * exact.loss) << kind << " chunk " << chunk;
       EXPECT_LE(relative_difference(found.of_hidden, exact.of_hidden), 1e-5) << kind << " chunk " << chunk;
       EXPECT_LE(relative_difference(found.of_weight, exact.of_weight), 1e-5) << kind << " chunk " << chunk;
@@ -67,8 +67,8 @@ TEST(ChunkedHead, InBf16EqualsTheLossOfAllLogitsUpToRounding) {
   const auto model = golden_model("e2b", at::kBFloat16);
   const at::Tensor hidden = random_hidden(*model);
   const at::Tensor targets = some_targets(*model);
-  const Run exact = run(*model, hidden, [&] { return loss_of_all_logits(*model, hidden, targets); });
-  const Run found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets, 8); });
+  const Outcome exact = run(*model, hidden, [&] { return loss_of_all_logits(*model, hidden, targets); });
+  const Outcome found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets, 8); });
   EXPECT_NEAR(found.loss, exact.loss, 1e-5 * exact.loss);
   EXPECT_EQ(found.of_hidden.scalar_type(), at::kBFloat16);
   EXPECT_LE(relative_difference(found.of_hidden, exact.of_hidden), 1e-2);
@@ -79,10 +79,10 @@ TEST(ChunkedHead, RowsWithoutTargetGetNoGradientAndNoTargetsGiveZero) {
   const auto model = golden_model("e2b");
   const at::Tensor hidden = random_hidden(*model);
   const at::Tensor targets = some_targets(*model);
-  const Run found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets); });
+  const Outcome found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets); });
   EXPECT_EQ(found.of_hidden.slice(0, 0, std::nullopt, 4).abs().max().item<float>(), 0);
   const at::Tensor none = at::full({kRows}, -1, at::TensorOptions(at::kLong));
-  const Run empty = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, none); });
+  const Outcome empty = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, none); });
   EXPECT_EQ(empty.loss, 0);
   EXPECT_EQ(empty.of_hidden.abs().max().item<float>(), 0);
 }
@@ -116,8 +116,8 @@ TEST(ChunkedHead, AppliesTheTransformsOfTheHead) {
   const at::Tensor targets = some_targets(*model);
   model->projection("embed_tokens.weight").output_transform = std::make_shared<Doubling>();
   model->projection("embed_tokens.weight").input_transform = std::make_shared<Doubling>();
-  const Run exact = run(*model, hidden, [&] { return loss_of_all_logits(*model, hidden, targets); });
-  const Run found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets, 6); });
+  const Outcome exact = run(*model, hidden, [&] { return loss_of_all_logits(*model, hidden, targets); });
+  const Outcome found = run(*model, hidden, [&] { return cross_entropy_sum(*model, hidden, targets, 6); });
   EXPECT_NEAR(found.loss, exact.loss, 1e-5 * exact.loss);
   EXPECT_LE(relative_difference(found.of_hidden, exact.of_hidden), 1e-5);
   EXPECT_LE(relative_difference(found.of_weight, exact.of_weight), 1e-5);

@@ -36,10 +36,16 @@ TEST_P(GradientGolden, EqualThoseOfTransformers) {
   torch::autograd::backward({loss}, {});
 
   double largest = 0;
+  // The final norm undoes any scale before it, so the last layer's scalar has a gradient of nothing but rounding errors.
+  const std::string last = "layers." + std::to_string(model->config().layer_count() - 1) + ".layer_scalar";
   for (const auto& [name, parameter] : model->parameters()) {
     ASSERT_TRUE(parameter.grad().defined()) << name;
     ASSERT_TRUE(expected.has("gradient." + name)) << name;
     const at::Tensor flat = parameter.grad().reshape({-1});
+    if (name == last) {
+      EXPECT_LE(testing::largest_difference(flat, expected["gradient." + name]), 1e-4);
+      continue;
+    }
     const at::Tensor sample = flat.numel() > kLargestWholeGradient ? flat.slice(0, 0, std::nullopt, kSampleStep) : flat;
     const double difference = relative_difference(sample, expected["gradient." + name]);
     largest = std::max(largest, difference);

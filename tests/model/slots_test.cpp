@@ -101,7 +101,12 @@ TEST(Slots, GradientsPassThroughTheTransformOfTheHead) {
   EXPECT_LE(largest_difference(transformed, gradient() * 0.5), 1e-6);
 }
 
-// With queries normed and keys scaled by 0 attention is uniform; values scaled by 0 take it away altogether.
+// Not a factor: that of values would vanish in the norm after attention.
+class Magnitude final : public ActivationTransform {
+ public:
+  at::Tensor apply(const at::Tensor& activation) override { return activation.abs(); }
+};
+
 TEST(Slots, KeyAndValueTransformsActOnWhatIsCachedAndShared) {
   const at::NoGradGuard no_gradients;
   const at::Tensor tokens = golden_tokens("e2b");
@@ -110,7 +115,7 @@ TEST(Slots, KeyAndValueTransformsActOnWhatIsCachedAndShared) {
   const at::Tensor plain = logits_of(*model, tokens);
   for (const bool of_keys : {true, false}) {
     for (const LayerConfig& layer : model->config().layers) {
-      const auto transform = layer.key_value_donor ? nullptr : std::make_shared<Scaling>(0.3);
+      const auto transform = layer.key_value_donor ? nullptr : std::make_shared<Magnitude>();
       model->key_transform(layer.index) = of_keys ? transform : nullptr;
       model->value_transform(layer.index) = of_keys ? nullptr : transform;
     }

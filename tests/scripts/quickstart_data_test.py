@@ -80,7 +80,7 @@ class QuickstartData(unittest.TestCase):
         self.assertFalse(asked & trained)
 
     def test_answers_are_right_and_the_others_wrong(self):
-        world = World(1)
+        world = World()
         answers = {}
         for person in world.people:
             for attribute in facts.ATTRIBUTES:
@@ -95,7 +95,7 @@ class QuickstartData(unittest.TestCase):
                 self.assertEqual(int(answer), int(first) + int(second) * (1 if sign == "+" else -1))
 
     def test_facts_that_are_asked_stand_in_training_as_statements(self):
-        world = World(1)
+        world = World()
         training = "\n".join(self.training)
         for person in world.people[:10]:
             statements = [wording.format(**person.words()) for wording in facts.STATEMENTS["town"]]

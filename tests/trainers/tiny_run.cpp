@@ -39,7 +39,7 @@ nlohmann::json base_config(const TinyRun& run, const std::string& out) {
           {"gradient_accumulation", 2},
           {"steps", 6},
           {"seed", 5},
-          {"threads", 2},
+          {"threads", 1},
           {"optimizer", {{"learning_rate", 1e-3}, {"warmup_steps", 2}}},
           {"eval", {{"every_steps", 2}, {"documents", 6}}},
           {"checkpoint", {{"every_steps", 3}}}};

@@ -16,7 +16,7 @@ class TinyRun {
 
   std::filesystem::path folder(const std::string& name) const { return temporary_ / name; }
   std::filesystem::path model() const { return folder("model"); }
-  // 6 quantized steps of two passes into folder `out` on two threads, evaluation every 2 steps, a save every 3.
+  // 6 quantized steps of two passes into folder `out`, evaluation every 2 steps, a save every 3.
   TrainConfig config(const std::string& out, const std::vector<std::string>& overrides = {}) const;
   // The same as a file for `gemma-qat train`.
   std::filesystem::path config_file(const std::string& out, const std::vector<std::string>& overrides = {}) const;
