@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <exception>
@@ -13,6 +12,7 @@
 #include "core/error.h"
 #include "core/terminal.h"
 #include "quant/block_codec.h"
+#include "quant/magnitude.h"
 
 namespace qat {
 
@@ -73,35 +73,6 @@ float largest_allowed(Scheme scheme) {
   return 0.0f;
 }
 
-// As integers, magnitudes sort like the numbers, and NaN lies above infinity. Runs of 32 let the compiler use vectors.
-template <class Integer, class Value>
-Integer largest_magnitude_bits(std::span<const Value> values) {
-  constexpr size_t kRun = 32;
-  const Integer mask = std::numeric_limits<Integer>::max();
-  Integer largest[kRun] = {};
-  size_t i = 0;
-  for (; i + kRun <= values.size(); i += kRun) {
-    for (size_t j = 0; j < kRun; ++j) {
-      const Integer magnitude = std::bit_cast<Integer>(values[i + j]) & mask;
-      largest[j] = std::max(largest[j], magnitude);
-    }
-  }
-  for (; i < values.size(); ++i) {
-    const Integer magnitude = std::bit_cast<Integer>(values[i]) & mask;
-    largest[0] = std::max(largest[0], magnitude);
-  }
-  return *std::max_element(std::begin(largest), std::end(largest));
-}
-
-bool within(std::span<const BFloat16> values, float allowed) {
-  const auto bits = static_cast<uint16_t>(largest_magnitude_bits<int16_t>(values));
-  return to_float(BFloat16{bits}) <= allowed;  // false for NaN
-}
-
-bool within(std::span<const float> values, float allowed) {
-  return std::bit_cast<float>(largest_magnitude_bits<int32_t>(values)) <= allowed;
-}
-
 float widen(float value) { return value; }
 float widen(BFloat16 value) { return to_float(value); }
 
@@ -110,7 +81,7 @@ void check_values(std::span<const Value> values, const ExportedWeight& weight, i
   // Stored scales are what they are, whatever the values.
   const Scheme limiting = weight.stored_scales.empty() ? weight.scheme : Scheme::F32;
   const float allowed = largest_allowed(limiting);
-  if (within(values, allowed)) return;
+  if (largest_magnitude(values) <= allowed) return;  // not so with NaN
   const auto bad = std::find_if(values.begin(), values.end(), [&](Value v) { return !(std::fabs(widen(v)) <= allowed); });
   const int64_t index = first + (bad - values.begin());
   const std::string place = join("[", index / weight.spec->columns(), ", ", index % weight.spec->columns(), "]");

@@ -77,7 +77,7 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
 }
 
 TrainConfig TrainConfig::load(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
-  if (!std::filesystem::is_regular_file(path)) {
+  if (!std::filesystem::exists(path) || std::filesystem::is_directory(path)) {
     fail_usage(path.string(), ": there is no such configuration; examples are in configs/train");
   }
   return parse(load_json(path), overrides, path.string());

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 namespace {
 
 // 1 Mi elements: large enough for speed, small enough that a checksum covers a bounded part.
-constexpr hsize_t kChunkElements = hsize_t{1} << 20;
+constexpr hsize_t kMaxChunkElements = hsize_t{1} << 20;
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 
 // An HDF5 identifier and the function that closes it.
@@ -94,7 +94,9 @@ struct Hdf5Writer::File {
     Handle options(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
     H5Pset_obj_track_times(options.get(), false);
     if (elements > 0) {
-      const hsize_t chunk = std::min(elements, kChunkElements);
+      // Equal parts: the last chunk takes the room of a whole one.
+      const hsize_t parts = (elements + kMaxChunkElements - 1) / kMaxChunkElements;
+      const hsize_t chunk = (elements + parts - 1) / parts;
       H5Pset_chunk(options.get(), 1, &chunk);
       H5Pset_fletcher32(options.get());
     }

@@ -25,8 +25,8 @@ constexpr int64_t kMostQueriesOfPiece = 256;
 // Bounds the gradients of keys that exist at a time: every piece has its own before they are added.
 constexpr int64_t kMostRepeats = 8;
 
-// Consecutive queries of one document and the keys that any of them sees; `repeats` such pieces follow one another, each
-// `queries` positions further on, with as many keys.
+// Consecutive queries of one document and the keys that any of them sees; `repeats` such pieces follow one another,
+// each `queries` positions further on, with as many keys.
 struct Piece {
   int64_t first_query;
   int64_t queries;
@@ -54,9 +54,8 @@ std::vector<Piece> pieces_of(const AttentionReach& reach) {
   std::vector<Piece> pieces;
   const int64_t past = reach.past;
   // A quarter of the window wastes little work on masked scores and still fills the kernels.
-  const int64_t step = reach.window == 0
-                           ? kMostQueriesOfPiece
-                           : std::clamp(reach.window / 4, kFewestQueriesOfPiece, kMostQueriesOfPiece);
+  const int64_t step = reach.window == 0 ? kMostQueriesOfPiece
+                                         : std::clamp(reach.window / 4, kFewestQueriesOfPiece, kMostQueriesOfPiece);
   for (size_t d = 0; d + 1 < reach.document_starts.size(); ++d) {
     const int64_t begin = reach.document_starts[d];
     const int64_t end = reach.document_starts[d + 1];
@@ -100,8 +99,8 @@ class Masks {
   std::tuple<int64_t, int64_t, int64_t> shape_;
 };
 
-// The parts of a piece's operands that one kernel call takes, as views: [repeats, key-value heads, group, positions, d].
-// A group's keys have stride 0 and the keys of repeated pieces overlap, so nothing is copied.
+// The parts of a piece's operands that one kernel call takes, as views: [repeats, key-value heads, group, positions,
+// d]. A group's keys have stride 0 and the keys of repeated pieces overlap, so nothing is copied.
 at::Tensor queries_of(const at::Tensor& x, const Piece& piece, int64_t key_value_heads) {
   const int64_t heads = x.size(1);
   const int64_t d = x.size(2);
@@ -222,8 +221,8 @@ class PiecewiseAttention : public torch::autograd::Function<PiecewiseAttention> 
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const AttentionReach& reach,
-                     double scale) {
+at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                     const AttentionReach& reach, double scale) {
   QAT_CHECK(!reach.document_starts.empty() && reach.document_starts.back() == query.size(0));
   QAT_CHECK(key.size(0) == reach.past + query.size(0) && key.sizes() == value.sizes());
   QAT_CHECK(reach.past == 0 || reach.document_starts.size() == 2);
@@ -247,8 +246,8 @@ at::Tensor attention_of_any_device(const at::Tensor& query, const at::Tensor& ke
       const int64_t offset = repeat * piece.queries;
       const at::Tensor output = at::scaled_dot_product_attention(
           shaped(query, piece.first_query + offset, piece.queries), shaped(key, piece.first_key + offset, piece.keys),
-          shaped(value, piece.first_key + offset, piece.keys), masks.of(piece, query.options().requires_grad(false)), 0.0,
-          piece.causal_only, scale);
+          shaped(value, piece.first_key + offset, piece.keys), masks.of(piece, query.options().requires_grad(false)),
+          0.0, piece.causal_only, scale);
       outputs.push_back(output.permute({2, 0, 1, 3}).reshape({piece.queries, heads, query.size(-1)}));
     }
   }

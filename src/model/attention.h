@@ -16,10 +16,10 @@ struct AttentionReach {
 };
 
 // query [T, heads, head_dim], key and value [past + T, key_value_heads, head_dim] -> [T, heads, head_dim].
-// Query head j reads key-value head j / (heads / key_value_heads). Scores are scaled by `scale`. Differentiable; the scores
-// never exist as a whole, and with a window only pieces of queries with the keys they can see are computed.
-at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const AttentionReach& reach,
-                     double scale);
+// Query head j reads key-value head j / (heads / key_value_heads). Scores are scaled by `scale`. Differentiable; the
+// scores never exist as a whole, and with a window only pieces of queries with the keys they can see are computed.
+at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                     const AttentionReach& reach, double scale);
 
 // The same through at::scaled_dot_product_attention and its autograd: what devices other than the CPU use.
 at::Tensor attention_of_any_device(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

@@ -40,8 +40,8 @@ class ChunkLogits {
 
   const at::Tensor& values() const { return values_; }
 
-  // Turns a gradient with respect to the values into one with respect to the product of hidden states and weight. Destroys
-  // the values.
+  // Turns a gradient with respect to the values into one with respect to the product of hidden states and weight.
+  // Destroys the values.
   at::Tensor gradient_of_product(const at::Tensor& of_values) {
     at::Tensor gradient = of_values;
     if (facts_.softcap > 0) gradient = values_.div_(facts_.softcap).square_().neg_().add_(1).mul_(of_values);
@@ -60,9 +60,9 @@ class ChunkLogits {
 
 class HeadLoss : public torch::autograd::Function<HeadLoss> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden, const at::Tensor& weight,
-                            const HeadFacts& facts, const LogitsLossFunction& loss, int64_t chunk_tokens,
-                            bool hidden_wants, bool weight_wants) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& hidden,
+                            const at::Tensor& weight, const HeadFacts& facts, const LogitsLossFunction& loss,
+                            int64_t chunk_tokens, bool hidden_wants, bool weight_wants) {
     const at::TensorOptions options = hidden.options().dtype(at::kFloat).requires_grad(false);
     at::Tensor total = at::zeros({}, options.dtype(at::kDouble));
     at::Tensor of_hidden = hidden_wants ? at::zeros(hidden.sizes(), options) : at::Tensor();

@@ -18,21 +18,21 @@ inline constexpr int64_t kHeadChunkTokens = 128;
 at::Tensor cross_entropy_sum(const Gemma4Model& model, const at::Tensor& hidden, const at::Tensor& targets,
                              int64_t chunk_tokens = kHeadChunkTokens);
 
-// A loss of some rows of logits: its sum over the rows (fp32 scalar) and its gradient with respect to the logits (fp32, their
-// shape; may be left undefined if not wanted).
+// A loss of some rows of logits: its sum over the rows (fp32 scalar) and its gradient with respect to the logits (fp32,
+// their shape; may be left undefined if not wanted).
 struct LogitsLoss {
   at::Tensor sum;
   at::Tensor gradient;
 };
 
-// Computes a loss of consecutive rows: `logits` fp32 [n, vocabulary] after the soft-cap belong to the rows of the hidden
-// states from `first_row` on. Called without autograd.
+// Computes a loss of consecutive rows: `logits` fp32 [n, vocabulary] after the soft-cap belong to the rows of the
+// hidden states from `first_row` on. Called without autograd.
 using LogitsLossFunction =
     std::function<LogitsLoss(const at::Tensor& logits, int64_t first_row, bool gradient_is_wanted)>;
 
-// Any loss that is a sum over rows, through the head in chunks (fp32 scalar, differentiable as above). Every row of `hidden`
-// [n, hidden] counts: callers drop the others first. An output transform of the head takes part with its derivative, but
-// its own parameters get no gradient.
+// Any loss that is a sum over rows, through the head in chunks (fp32 scalar, differentiable as above). Every row of
+// `hidden` [n, hidden] counts: callers drop the others first. An output transform of the head takes part with its
+// derivative, but its own parameters get no gradient.
 at::Tensor loss_sum_through_head(const Gemma4Model& model, const at::Tensor& hidden, const LogitsLossFunction& loss,
                                  int64_t chunk_tokens = kHeadChunkTokens);
 

@@ -20,9 +20,11 @@ namespace qat {
 namespace {
 
 // Rows sorted by expert, `counts[e]` of them for expert e, each through its expert's matrix.
-at::Tensor multiply_by_expert(const at::Tensor& rows, const std::vector<int64_t>& counts, const Projection& projection) {
+at::Tensor multiply_by_expert(const at::Tensor& rows, const std::vector<int64_t>& counts,
+                              const Projection& projection) {
   const at::Tensor input = projection.input_transform ? projection.input_transform->apply(rows) : rows;
-  // unbind's backward writes each expert's gradient once; selecting one by one would allocate the whole stack every time.
+  // unbind's backward writes each expert's gradient once; selecting one by one would allocate the whole stack every
+  // time.
   const std::vector<at::Tensor> matrices = at::unbind(projection.effective_weight());
   const std::vector<at::Tensor> groups = at::split_with_sizes(input, counts);
   std::vector<at::Tensor> outputs;
@@ -45,7 +47,8 @@ ExpertChoice choose_experts(const at::Tensor& normed, const Projection& router, 
   return {experts, shares * scales};
 }
 
-at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, const Projection& gate_up, const Projection& down) {
+at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, const Projection& gate_up,
+                       const Projection& down) {
   const int64_t tokens = x.size(0);
   const int64_t per_token = choice.experts.size(1);
   const int64_t experts = gate_up.weight.size(0);
@@ -55,7 +58,8 @@ at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, const Pr
   const std::vector<int64_t> counts(counted.const_data_ptr<int64_t>(), counted.const_data_ptr<int64_t>() + experts);
 
   // One copy of a token per chosen expert, so that sorting is a permutation and its backward pass never adds.
-  const at::Tensor copies = x.unsqueeze(1).expand({tokens, per_token, x.size(1)}).reshape({tokens * per_token, x.size(1)});
+  const at::Tensor copies =
+      x.unsqueeze(1).expand({tokens, per_token, x.size(1)}).reshape({tokens * per_token, x.size(1)});
   const at::Tensor gate_and_up = multiply_by_expert(copies.index_select(0, order), counts, gate_up);
   const int64_t width = gate_and_up.size(1) / 2;
   const at::Tensor inner = gated_gelu(gate_and_up.narrow(1, 0, width), gate_and_up.narrow(1, width, width));

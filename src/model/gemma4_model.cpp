@@ -140,7 +140,8 @@ at::Tensor Gemma4Model::parameter(std::string_view name) const {
 }
 
 const Projection& Gemma4Model::matrix(std::string_view name) const {
-  const auto found = std::find_if(projections_.begin(), projections_.end(), [&](const auto& p) { return p.name == name; });
+  const auto found =
+      std::find_if(projections_.begin(), projections_.end(), [&](const auto& p) { return p.name == name; });
   if (found == projections_.end()) fail("the model has no matrix or table named ", name);
   return *found;
 }
@@ -155,7 +156,9 @@ std::shared_ptr<ActivationTransform>& Gemma4Model::value_transform(int64_t layer
   return layers_.at(static_cast<size_t>(layer)).value_transform;
 }
 
-const Projection& Gemma4Model::head() const { return matrix(config_.tied_head ? "embed_tokens.weight" : "lm_head.weight"); }
+const Projection& Gemma4Model::head() const {
+  return matrix(config_.tied_head ? "embed_tokens.weight" : "lm_head.weight");
+}
 
 LayerInputs Gemma4Model::embed(const PackedTokens& batch) const {
   check_batch(batch, config_.vocabulary_size);

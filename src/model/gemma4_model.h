@@ -1,5 +1,5 @@
-// Gemma computed with LibTorch: plain single-device code that follows transformers' arithmetic (gemma4_architecture.md 2).
-// It knows nothing of training or quantization; both enter through the slots of Projection and LayerSlots.
+// Gemma computed with LibTorch: plain single-device code that follows transformers' arithmetic (gemma4_architecture.md
+// 2). It knows nothing of training or quantization; both enter through the slots of Projection and LayerSlots.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -34,11 +34,11 @@ struct KeyValue {
   at::Tensor value;
 };
 
-// What flows from layer to layer, so that layers can be run (and streamed, and checkpointed) one at a time: shared keys and
-// values are explicit inputs and outputs.
+// What flows from layer to layer, so that layers can be run (and streamed, and checkpointed) one at a time: shared keys
+// and values are explicit inputs and outputs.
 struct LayerInputs {
-  at::Tensor hidden;            // [T, hidden]
-  at::Tensor per_layer_inputs;  // [T, layers, P], undefined without per-layer embeddings
+  at::Tensor hidden;                             // [T, hidden]
+  at::Tensor per_layer_inputs;                   // [T, layers, P], undefined without per-layer embeddings
   std::vector<std::optional<KeyValue>> donated;  // by layer index: pairs that later layers will read
 };
 
@@ -90,12 +90,12 @@ class Gemma4Model {
   std::vector<Layer> layers_;
 };
 
-// Copies every weight of the table from the source (HF names under any prefix, or none), converting to the model's dtype.
-// Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
+// Copies every weight of the table from the source (HF names under any prefix, or none), converting to the model's
+// dtype. Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
 void load_weights(Gemma4Model& model, const TensorSource& source);
 
-// Random initial weights as in transformers: normal(0, 0.02) for matrices and tables, 1 (0 with norm_offset 1) for norms,
-// 1 for scales, zero for the pad row. Seeded.
+// Random initial weights as in transformers: normal(0, 0.02) for matrices and tables, 1 (0 with norm_offset 1) for
+// norms, 1 for scales, zero for the pad row. Seeded.
 void initialize_weights(Gemma4Model& model, uint64_t seed);
 
 }  // namespace qat

@@ -30,9 +30,7 @@ at::Tensor with_room(const at::Tensor& stored, const at::Tensor& like, int64_t u
 
 }  // namespace
 
-KeyValue KeyValueCache::extend(const KeyValue& added) {
-  return window_ > 0 ? extend_window(added) : extend_all(added);
-}
+KeyValue KeyValueCache::extend(const KeyValue& added) { return window_ > 0 ? extend_window(added) : extend_all(added); }
 
 KeyValue KeyValueCache::extend_window(const KeyValue& added) {
   KeyValue all = added;
@@ -76,8 +74,8 @@ KeyValue Gemma4Model::Layer::own_key_value(const Gemma4Config& model, const at::
 at::Tensor Gemma4Model::Layer::attend(const Gemma4Config& model, LayerInputs& state, const at::Tensor& normed,
                                       const TokenRows& rows, KeyValueCache* cache) const {
   const at::Tensor raw_queries = (*query)(normed).view({-1, config.heads, config.head_dim});
-  const at::Tensor queries = rotate(norm(model, raw_queries, query_norm),
-                                    rotary_angles(config.rope, rows.positions, normed.scalar_type()));
+  const at::Tensor queries =
+      rotate(norm(model, raw_queries, query_norm), rotary_angles(config.rope, rows.positions, normed.scalar_type()));
   KeyValue visible;
   if (config.key_value_donor) {
     const auto& donated = state.donated.at(static_cast<size_t>(*config.key_value_donor));
@@ -89,8 +87,8 @@ at::Tensor Gemma4Model::Layer::attend(const Gemma4Config& model, LayerInputs& st
     if (is_donor) state.donated.at(static_cast<size_t>(config.index)) = visible;
   }
   const int64_t past = visible.key.size(0) - queries.size(0);
-  const at::Tensor mixed = attention(queries, visible.key, visible.value,
-                                     {rows.document_starts, config.window, past}, model.attention_scale);
+  const at::Tensor mixed = attention(queries, visible.key, visible.value, {rows.document_starts, config.window, past},
+                                     model.attention_scale);
   return (*attention_output)(mixed.reshape({-1, config.query_width()}));
 }
 

@@ -1,4 +1,5 @@
-// The LibTorch model behind the LanguageModel interface: evaluation in chunks and decoding with a KV cache. No gradients.
+// The LibTorch model behind the LanguageModel interface: evaluation in chunks and decoding with a KV cache. No
+// gradients.
 #pragma once
 
 #include <memory>

@@ -22,8 +22,8 @@ bool ends_with_part(std::string_view name, std::string_view part) {
   return name == part || (name.ends_with(part) && name[name.size() - part.size() - 1] == '.');
 }
 
-// What stands before the names of the text model, "model.language_model." for instance: found by the token embedding, and
-// where several modules have one, the one that also has the final norm.
+// What stands before the names of the text model, "model.language_model." for instance: found by the token embedding,
+// and where several modules have one, the one that also has the final norm.
 std::string prefix_of(const TensorSource& source) {
   std::optional<std::string> found;
   for (const TensorView& tensor : source.tensors()) {
@@ -41,7 +41,8 @@ const TensorView* find_weight(const TensorSource& source, const std::string& pre
   if (spec.role != WeightRole::OutputHead) return source.find(prefix + spec.name);
   // The head stands beside the text model, not inside.
   const auto& tensors = source.tensors();
-  const auto head = std::find_if(tensors.begin(), tensors.end(), [](const auto& t) { return ends_with_part(t.name, kHead); });
+  const auto head =
+      std::find_if(tensors.begin(), tensors.end(), [](const auto& t) { return ends_with_part(t.name, kHead); });
   return head == tensors.end() ? nullptr : &*head;
 }
 
@@ -53,10 +54,14 @@ std::string text_of(const std::vector<int64_t>& shape) {
 
 std::optional<at::ScalarType> dtype_of(ElementType type) {
   switch (type) {
-    case ElementType::F32: return at::kFloat;
-    case ElementType::F16: return at::kHalf;
-    case ElementType::BF16: return at::kBFloat16;
-    default: return std::nullopt;
+    case ElementType::F32:
+      return at::kFloat;
+    case ElementType::F16:
+      return at::kHalf;
+    case ElementType::BF16:
+      return at::kBFloat16;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -91,9 +96,12 @@ bool has_nonfinite(std::span<const std::byte> bytes, Bits exponent) {
 
 bool has_nonfinite(const TensorView& tensor) {
   switch (tensor.type) {
-    case ElementType::F32: return has_nonfinite<uint32_t>(tensor.bytes, 0x7f800000u);
-    case ElementType::F16: return has_nonfinite<uint16_t>(tensor.bytes, 0x7c00u);
-    default: return has_nonfinite<uint16_t>(tensor.bytes, 0x7f80u);
+    case ElementType::F32:
+      return has_nonfinite<uint32_t>(tensor.bytes, 0x7f800000u);
+    case ElementType::F16:
+      return has_nonfinite<uint16_t>(tensor.bytes, 0x7c00u);
+    default:
+      return has_nonfinite<uint16_t>(tensor.bytes, 0x7f80u);
   }
 }
 
@@ -120,7 +128,8 @@ void load_weights(Gemma4Model& model, const TensorSource& source) {
   check_all(model, source, prefix);
   for (const WeightSpec& spec : model.weights().weights()) {
     const TensorView& tensor = *find_weight(source, prefix, spec);
-    if (has_nonfinite(tensor)) fail(source.where(), ": ", tensor.name, " has NaN or infinite values; the file is damaged");
+    if (has_nonfinite(tensor))
+      fail(source.where(), ": ", tensor.name, " has NaN or infinite values; the file is damaged");
     // from_blob wants a mutable pointer; the tensor is only read.
     void* bytes = const_cast<std::byte*>(tensor.bytes.data());
     model.parameter(spec.name).copy_(at::from_blob(bytes, spec.shape, at::TensorOptions(*dtype_of(tensor.type))));

@@ -44,6 +44,28 @@ Visible visible_keys(const AttentionShape& shape, int64_t row) {
   return {shape.window == 0 ? 0 : std::max<int64_t>(0, query - shape.window + 1), query + 1};
 }
 
+// Consecutive positions in consecutive cells of the cache.
+struct Run {
+  int64_t cell;
+  int64_t position;
+  int64_t count;
+
+  // The part whose cells are in [first, end).
+  Run within(int64_t first, int64_t end) const {
+    const int64_t begin = std::max(first, cell);
+    return {begin, position + begin - cell, std::max<int64_t>(0, std::min(end, cell + count) - begin)};
+  }
+};
+
+// The cells of visible keys in cell order. A sliding cache has room for the window and a micro-batch of 512, in
+// multiples of 256, and starts over when it is full: the newest keys then come first (llama_kv_cache_iswa).
+std::array<Run, 2> runs_of(const AttentionShape& shape, Visible range) {
+  const int64_t cells = shape.window == 0 ? range.end : (shape.window + 512 + 255) / 256 * 256;
+  const int64_t lap = (range.end - 1) / cells * cells;
+  if (range.begin >= lap) return {Run{range.begin - lap, range.begin, range.end - range.begin}, Run{0, 0, 0}};
+  return {Run{0, lap, range.end - lap}, Run{range.begin - (lap - cells), range.begin, lap - range.begin}};
+}
+
 // Keys and values of one head, decoded: a row per position from `first` on.
 struct DecodedHead {
   int64_t first;
@@ -117,51 +139,56 @@ class Query {
 };
 
 // One key after another with a running maximum.
-void attend_one_by_one(const float* query_values, const DecodedHead& head, CacheType type, Visible range,
-                       std::span<float> result) {
+void attend_one_by_one(const float* query_values, const DecodedHead& head, CacheType type,
+                       const std::array<Run, 2>& runs, std::span<float> result) {
   const auto width = static_cast<int64_t>(result.size());
   const Query query(query_values, type, width);
   const bool half = type == CacheType::F16;
   std::fill(result.begin(), result.end(), 0.0f);
   float sum = 0.0f;
   float largest = kMinusInfinity;
-  for (int64_t position = range.begin; position < range.end; ++position) {
-    const float score = query.dot(head, position);
-    float rescale = 1.0f;
-    float weight = 1.0f;
-    if (score > largest) {
-      rescale = std::exp(largest - score);
-      largest = score;
-      for (float& value : result) value = half ? to_float(to_float16(value * rescale)) : value * rescale;
-    } else {
-      weight = std::exp(score - largest);
+  for (const Run& run : runs) {
+    for (int64_t position = run.position; position < run.position + run.count; ++position) {
+      const float score = query.dot(head, position);
+      float rescale = 1.0f;
+      float weight = 1.0f;
+      if (score > largest) {
+        rescale = std::exp(largest - score);
+        largest = score;
+        for (float& value : result) value = half ? to_float(to_float16(value * rescale)) : value * rescale;
+      } else {
+        weight = std::exp(score - largest);
+      }
+      add_scaled(result.data(), head.value(position), weight, width, half);
+      sum = sum * rescale + weight;
     }
-    add_scaled(result.data(), head.value(position), weight, width, half);
-    sum = sum * rescale + weight;
   }
   const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
   for (float& value : result) value *= inverse;
 }
 
 // Tiles of 64 cells from cell 0 on; scores and sums in fp32, one fused multiply-add after another.
-void attend_in_tiles(const float* query, const DecodedHead& head, const Matrix& transposed_keys, Visible range,
-                     std::span<float> result) {
+void attend_in_tiles(const float* query, const DecodedHead& head, const Matrix& transposed_keys,
+                     const std::array<Run, 2>& runs, std::span<float> result) {
   const auto width = static_cast<int64_t>(result.size());
+  const int64_t end = std::max(runs[0].cell + runs[0].count, runs[1].cell + runs[1].count);
   std::fill(result.begin(), result.end(), 0.0f);
   float sum = 0.0f;
   float largest = kMinusInfinity;
-  for (int64_t tile = range.begin / kTileKeys * kTileKeys; tile < range.end; tile += kTileKeys) {
+  for (int64_t tile = runs[0].cell / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
+    const std::array<Run, 2> parts{runs[0].within(tile, tile + kTileKeys), runs[1].within(tile, tile + kTileKeys)};
     std::array<float, kTileKeys> scores;
     scores.fill(kMinusInfinity);
-    const int64_t begin = std::max(tile, range.begin);
-    const int64_t count = std::min(tile + kTileKeys, range.end) - begin;
-    float* first = scores.data() + (begin - tile);
-    std::fill_n(first, count, 0.0f);
-    for (int64_t d = 0; d < width; ++d) {
-      add_scaled(first, transposed_keys.data() + d * transposed_keys.cols() + (begin - head.first), query[d], count,
-                 false);
+    for (const Run& part : parts) {
+      if (part.count == 0) continue;
+      float* first = scores.data() + (part.cell - tile);
+      std::fill_n(first, part.count, 0.0f);
+      const float* keys = transposed_keys.data() + (part.position - head.first);
+      for (int64_t d = 0; d < width; ++d)
+        add_scaled(first, keys + d * transposed_keys.cols(), query[d], part.count, false);
     }
     const float tile_largest = *std::max_element(scores.begin(), scores.end());
+    if (tile_largest == kMinusInfinity) continue;
     if (tile_largest > largest) {
       const float rescale = std::exp(largest - tile_largest);
       for (float& value : result) value *= rescale;
@@ -169,7 +196,12 @@ void attend_in_tiles(const float* query, const DecodedHead& head, const Matrix& 
       largest = tile_largest;
     }
     sum = static_cast<float>(static_cast<double>(sum) + soft_max_exponentials(scores, largest));
-    for (int64_t i = 0; i < count; ++i) add_scaled(result.data(), head.value(begin + i), first[i], width, false);
+    for (const Run& part : parts) {
+      for (int64_t i = 0; i < part.count; ++i) {
+        add_scaled(result.data(), head.value(part.position + i), scores[static_cast<size_t>(part.cell - tile + i)],
+                   width, false);
+      }
+    }
   }
   const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
   for (float& value : result) value *= inverse;
@@ -200,15 +232,15 @@ void attend_group(const Matrix& queries, const KeyValueCache& cache, const Atten
   const Matrix transposed_keys = tiled ? Matrix(decoded.keys.transpose()) : Matrix();
   const int64_t group = shape.heads / shape.key_value_heads;
   for (int64_t row = first_row; row < end_row; ++row) {
-    const Visible range = visible_keys(shape, row);
+    const std::array<Run, 2> runs = runs_of(shape, visible_keys(shape, row));
     for (int64_t head = key_value_head * group; head < (key_value_head + 1) * group; ++head) {
       const float* query = queries.data() + row * queries.cols() + head * shape.head_dim;
       const auto mixed =
           row_of(result, row).subspan(static_cast<size_t>(head * shape.head_dim), static_cast<size_t>(shape.head_dim));
       if (tiled) {
-        attend_in_tiles(query, decoded, transposed_keys, range, mixed);
+        attend_in_tiles(query, decoded, transposed_keys, runs, mixed);
       } else {
-        attend_one_by_one(query, decoded, cache.type(), range, mixed);
+        attend_one_by_one(query, decoded, cache.type(), runs, mixed);
       }
     }
   }

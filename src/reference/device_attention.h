@@ -8,9 +8,9 @@ namespace qat::device {
 // Queries of one key-value head's group for the rows [first_row, end_row); writes those parts of `result`.
 //
 // `tiled`: the fp32 path of 64 and more queries over F32 and F16 caches; otherwise one key after another, queries
-// rounded to what the keys' dot product takes, and sums over an F16 cache's values kept in fp16. Not simulated: the
-// split of the keys over threads that llama.cpp makes for single queries over 512 and more cells, and the order of
-// cells in a sliding cache that has wrapped around.
+// rounded to what the keys' dot product takes, and sums over an F16 cache's values kept in fp16. One sequence that
+// fills the cache's cells in order. llama.cpp splits the keys of a single query over its threads from 512 cells on:
+// this is the order of one thread.
 void attend_group(const Matrix& queries, const KeyValueCache& cache, const AttentionShape& shape,
                   int64_t key_value_head, int64_t first_row, int64_t end_row, bool tiled, Matrix& result);
 

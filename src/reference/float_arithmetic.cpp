@@ -4,23 +4,22 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/float_types.h"
 #include "quant/block_codec.h"
 #include "reference/arithmetic.h"
+#include "reference/float_products.h"
 
 namespace qat {
 
 namespace {
 
-constexpr int64_t kTileRows = 64;   // rows of a weight decoded at a time
+constexpr int64_t kTileRows = 32;   // rows of a weight decoded at a time: they stay in the second-level cache
 constexpr int64_t kQueryTile = 64;  // queries of a head whose scores exist at a time
 
 // Rows of a weight as training's GEMM read them: the decoded value of a quantized weight is rounded to BF16.
 void decode_rows(const WeightView& weight, int64_t first, int64_t count, float* values) {
   const std::span<float> target(values, static_cast<size_t>(count * weight.columns()));
   decode_blocks(weight.scheme->id, weight.row_blocks(first, count), target);
-  if (!weight.scheme->is_quantized()) return;
-  for (float& value : target) value = to_float(to_bfloat16(value));
+  if (weight.scheme->is_quantized()) round_to_bfloat16(target);
 }
 
 class FloatArithmetic final : public Arithmetic {
@@ -43,7 +42,7 @@ class FloatArithmetic final : public Arithmetic {
       const int64_t count = std::min(kTileRows, weight.rows() - first);
       Matrix rows(count, weight.columns());
       decode_rows(weight, first, count, rows.data());
-      y.middleCols(first, count).noalias() = x * rows.transpose();
+      multiply_tile(x.data(), x.rows(), rows.data(), count, weight.columns(), y.data() + first, y.cols());
     });
     return y;
   }

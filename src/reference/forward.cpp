@@ -190,10 +190,15 @@ Matrix Forward::mlp_with_experts(const Layer& layer, const Matrix& residual) con
   return x + routed;
 }
 
-void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Matrix& x, SequenceState& state) const {
+void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Rows wanted, Matrix& x,
+                        SequenceState& state) const {
   Matrix branch = x;
   norm(branch, layer.attention_norm);
   branch = attention(layer, branch, state);
+  if (wanted == Rows::Last) {
+    branch = Matrix(branch.bottomRows(1));
+    x = Matrix(x.bottomRows(1));
+  }
   norm(branch, layer.attention_post_norm);
   x += branch;
 
@@ -204,7 +209,7 @@ void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Matr
   if (layer.per_layer) {
     const int64_t width = config_.per_layer_input_size;
     Matrix gate = arithmetic_.linear(x, layer.per_layer->gate);
-    arithmetic_.gate(gate, per_layer_inputs.middleCols(layer.facts.index * width, width));
+    arithmetic_.gate(gate, per_layer_inputs.bottomRows(x.rows()).middleCols(layer.facts.index * width, width));
     branch = arithmetic_.linear(gate, layer.per_layer->projection);
     norm(branch, layer.per_layer->post_norm);
     x += branch;
@@ -212,7 +217,7 @@ void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Matr
   if (config_.has_layer_scalar) x *= layer.scalar;
 }
 
-Matrix Forward::hidden(std::span<const int32_t> tokens, SequenceState& state) const {
+Matrix Forward::hidden(std::span<const int32_t> tokens, SequenceState& state, Rows wanted) const {
   for (const int32_t token : tokens) {
     if (token < 0 || token >= config_.vocabulary_size) {
       fail(model_.where(), ": token id ", token, " is outside the vocabulary of ", config_.vocabulary_size);
@@ -221,8 +226,11 @@ Matrix Forward::hidden(std::span<const int32_t> tokens, SequenceState& state) co
   Matrix x = arithmetic_.gather(embedding_, tokens);
   x *= std::sqrt(static_cast<float>(config_.hidden_size));
   const Matrix per_layer = config_.has_per_layer_inputs() ? per_layer_inputs(tokens, x) : Matrix();
-  for (const Layer& layer : layers_) run_layer(layer, per_layer, x, state);
-  state.length += x.rows();
+  // Rows that nobody asks for stop after the last layer's attention, as llama.cpp's do.
+  for (const Layer& layer : layers_) {
+    run_layer(layer, per_layer, &layer == &layers_.back() ? wanted : Rows::All, x, state);
+  }
+  state.length += static_cast<int64_t>(tokens.size());
   norm(x, final_norm_);
   return x;
 }

@@ -26,9 +26,10 @@ class Forward {
   Forward(const GgufModel& model, const Arithmetic& arithmetic);
 
   SequenceState start(CacheType type) const;
-  // Appends tokens to the sequence: [tokens, hidden], after the final norm. Throws Error for an id outside the
-  // vocabulary.
-  Matrix hidden(std::span<const int32_t> tokens, SequenceState& state) const;
+  enum class Rows { All, Last };
+  // Appends tokens to the sequence; hidden values after the final norm of all of them or of the last one only:
+  // [rows, hidden]. Throws Error for an id outside the vocabulary.
+  Matrix hidden(std::span<const int32_t> tokens, SequenceState& state, Rows wanted) const;
   // Logits of rows of hidden values: [rows, vocabulary].
   Matrix logits(const Matrix& hidden) const;
 
@@ -58,7 +59,8 @@ class Forward {
   Matrix mlp(const Layer& layer, const Matrix& x) const;
   Matrix mlp_with_experts(const Layer& layer, const Matrix& residual) const;
   Matrix expert_outputs(const Experts& experts, const Matrix& residual, Matrix x) const;
-  void run_layer(const Layer& layer, const Matrix& per_layer_inputs, Matrix& x, SequenceState& state) const;
+  void run_layer(const Layer& layer, const Matrix& per_layer_inputs, Rows wanted, Matrix& x,
+                 SequenceState& state) const;
   void norm(Matrix& x, const std::vector<float>& weight) const;
 
   const GgufModel& model_;

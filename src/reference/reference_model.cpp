@@ -21,9 +21,10 @@ class Session final : public DecodingSession {
     if (tokens.empty()) fail("a decoding session needs at least one token to append");
     Matrix hidden;
     for (size_t start = 0; start < tokens.size(); start += kChunkTokens) {
-      hidden = forward_.hidden(tokens.subspan(start, std::min<size_t>(kChunkTokens, tokens.size() - start)), state_);
+      hidden = forward_.hidden(tokens.subspan(start, std::min<size_t>(kChunkTokens, tokens.size() - start)), state_,
+                               Forward::Rows::Last);
     }
-    logits_ = forward_.logits(hidden.bottomRows(1));
+    logits_ = forward_.logits(hidden);
     return row_of(std::as_const(logits_), 0);
   }
 
@@ -53,8 +54,8 @@ class ReferenceModel final : public LanguageModel {
     const auto count = static_cast<int64_t>(tokens.size());
     for (int64_t start = 0; start < count; start += kChunkTokens) {
       const int64_t chunk = std::min(kChunkTokens, count - start);
-      const Matrix hidden =
-          forward_.hidden(tokens.subspan(static_cast<size_t>(start), static_cast<size_t>(chunk)), state);
+      const Matrix hidden = forward_.hidden(tokens.subspan(static_cast<size_t>(start), static_cast<size_t>(chunk)),
+                                            state, Forward::Rows::All);
       for (int64_t row = std::max<int64_t>(0, first_position - start); row < chunk; row += rows_at_once) {
         const Matrix logits = forward_.logits(hidden.middleRows(row, std::min(rows_at_once, chunk - row)));
         sink(start + row, {logits.data(), static_cast<size_t>(logits.size())});

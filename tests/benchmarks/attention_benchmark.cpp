@@ -1,4 +1,5 @@
-// Time of attention forward and backward: a sliding layer of 8,192 tokens must take no more than a quarter of a full one.
+// Time of attention forward and backward: a sliding layer of 8,192 tokens must take no more than a quarter of a full
+// one.
 //   qat_attention_benchmark [--benchmark_filter=...]
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/randn.h>

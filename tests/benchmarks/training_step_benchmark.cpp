@@ -19,7 +19,8 @@ void training_step(benchmark::State& state, at::ScalarType dtype, bool with_back
   qat::Gemma4Model model(qat::Gemma4Config::parse(nlohmann::json::parse(kConfig), "benchmark"), dtype);
   qat::initialize_weights(model, 1);
   for (auto& [name, parameter] : model.parameters()) parameter.set_requires_grad(with_backward);
-  const at::Tensor tokens = at::randint(3, model.config().vocabulary_size, {state.range(0)}, at::TensorOptions(at::kLong));
+  const at::Tensor tokens =
+      at::randint(3, model.config().vocabulary_size, {state.range(0)}, at::TensorOptions(at::kLong));
   const qat::PackedTokens batch = qat::PackedTokens::single(tokens);
   for (auto _ : state) {
     const at::Tensor loss = qat::cross_entropy_sum(model, model.hidden_states(batch), tokens.roll(-1));
@@ -32,7 +33,10 @@ void training_step(benchmark::State& state, at::ScalarType dtype, bool with_back
 
 BENCHMARK_CAPTURE(training_step, fp32, at::kFloat, true)->Arg(1024)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(training_step, bf16, at::kBFloat16, true)->Arg(1024)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(training_step, loss_only_fp32, at::kFloat, false)->Arg(1024)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(training_step, loss_only_fp32, at::kFloat, false)
+    ->Arg(1024)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 

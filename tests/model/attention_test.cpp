@@ -96,7 +96,8 @@ class AttentionCases : public ::testing::TestWithParam<Case> {
     for (size_t i = 0; i < 3; ++i) {
       // With a window of one the gradients of queries and keys are exactly zero.
       const at::Tensor difference = found.gradients[i].to(at::kFloat) - exact_.gradients[i];
-      const double size = exact_.gradients[i].norm().item<double>() + 0.1 * of_output_.to(at::kFloat).norm().item<double>();
+      const double size =
+          exact_.gradients[i].norm().item<double>() + 0.1 * of_output_.to(at::kFloat).norm().item<double>();
       EXPECT_LE(difference.norm().item<double>(), tolerance * size) << "input " << i;
     }
   }
@@ -106,7 +107,9 @@ class AttentionCases : public ::testing::TestWithParam<Case> {
   Results exact_;
 };
 
-TEST_P(AttentionCases, EqualsTheDefinition) { expect_exact(run(attention, inputs_, of_output_, GetParam().reach), 1e-5); }
+TEST_P(AttentionCases, EqualsTheDefinition) {
+  expect_exact(run(attention, inputs_, of_output_, GetParam().reach), 1e-5);
+}
 
 TEST_P(AttentionCases, OfAnyDeviceEqualsTheDefinition) {
   expect_exact(run(attention_of_any_device, inputs_, of_output_, GetParam().reach), 1e-5);

@@ -21,7 +21,8 @@ at::Tensor all_logits(const Gemma4Model& model, const at::Tensor& tokens) {
 
 TEST_P(ForwardGolden, LogitsEqualThoseOfTransformersInFp32) {
   const Expected expected(kind());
-  const double difference = largest_difference(all_logits(*golden_model(kind()), expected["tokens"]), expected["logits"]);
+  const double difference =
+      largest_difference(all_logits(*golden_model(kind()), expected["tokens"]), expected["logits"]);
   RecordProperty("largest_difference", std::to_string(difference));
   EXPECT_LE(difference, 1e-4);
 }

@@ -23,9 +23,12 @@ inline std::filesystem::path golden_folder(const std::string& kind) {
 
 inline at::ScalarType dtype_of(ElementType type) {
   switch (type) {
-    case ElementType::I64: return at::kLong;
-    case ElementType::BF16: return at::kBFloat16;
-    default: return at::kFloat;
+    case ElementType::I64:
+      return at::kLong;
+    case ElementType::BF16:
+      return at::kBFloat16;
+    default:
+      return at::kFloat;
   }
 }
 

@@ -1,7 +1,6 @@
 // Gradients against transformers on tiny models of every kind, whole and with layers recomputed one at a time.
-#include <torch/csrc/autograd/autograd.h>
-
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "model/chunked_head.h"
 #include "model/golden_models.h"
@@ -36,7 +35,8 @@ TEST_P(GradientGolden, EqualThoseOfTransformers) {
   torch::autograd::backward({loss}, {});
 
   double largest = 0;
-  // The final norm undoes any scale before it, so the last layer's scalar has a gradient of nothing but rounding errors.
+  // The final norm undoes any scale before it, so the last layer's scalar has a gradient of nothing but rounding
+  // errors.
   const std::string last = "layers." + std::to_string(model->config().layer_count() - 1) + ".layer_scalar";
   for (const auto& [name, parameter] : model->parameters()) {
     ASSERT_TRUE(parameter.grad().defined()) << name;
@@ -86,8 +86,8 @@ struct OutputGradients {
 };
 
 // Recomputes one layer from its saved inputs and turns gradients of its outputs into gradients of its inputs.
-void backward_through_layer(const Gemma4Model& model, int64_t layer, const LayerInputs& saved, const PackedTokens& batch,
-                            OutputGradients& gradients) {
+void backward_through_layer(const Gemma4Model& model, int64_t layer, const LayerInputs& saved,
+                            const PackedTokens& batch, OutputGradients& gradients) {
   const LayerInputs inputs = detached(saved);
   LayerInputs outputs = inputs;
   model.run_layer(layer, outputs, batch);

@@ -44,7 +44,8 @@ TEST(InitialWeights, AreThoseOfTransformers) {
 // In BF16 the embedding scale is the square root rounded to BF16 (gemma4_architecture.md 2.1): 39.25 for 1536.
 TEST(Embedding, ScaleIsRoundedToTheWeightsType) {
   const auto config = Gemma4Config::parse(
-      nlohmann::json::parse(R"({"model_type": "gemma4_text", "hidden_size": 1536, "vocab_size": 8, "num_hidden_layers": 1,
+      nlohmann::json::parse(
+          R"({"model_type": "gemma4_text", "hidden_size": 1536, "vocab_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "global_head_dim": 8, "intermediate_size": 8,
         "sliding_window": 4, "layer_types": ["full_attention"]})"),
       "test");

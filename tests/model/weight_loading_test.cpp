@@ -18,7 +18,8 @@ class MemorySource final : public TensorSource {
   explicit MemorySource(const std::string& kind) {
     const SafetensorsSource file(testing::golden_folder(kind) / "model.safetensors");
     for (const TensorView& view : file.tensors()) {
-      put(view.name.substr(std::string("model.").size()), view.type, view.shape, {view.bytes.begin(), view.bytes.end()});
+      put(view.name.substr(std::string("model.").size()), view.type, view.shape,
+          {view.bytes.begin(), view.bytes.end()});
     }
   }
   void put(const std::string& name, ElementType type, std::vector<int64_t> shape, std::vector<std::byte> bytes) {
@@ -130,9 +131,9 @@ TEST(WeightLoading, ListsAllFaultsTogether) {
   source.put("layers.1.layer_scalar", ElementType::I8, {1}, {std::byte{1}});
   Gemma4Model model = empty_model("e2b");
   const std::string error = error_of(model, source);
-  for (const char* part : {"memory", "4 of ", "layers.0.self_attn.q_proj.weight is missing", "norm.weight is missing",
-                           "layers.2.mlp.up_proj.weight has shape [7, 5], wanted [40, 32]",
-                           "layers.1.layer_scalar has type I8"}) {
+  for (const char* part :
+       {"memory", "4 of ", "layers.0.self_attn.q_proj.weight is missing", "norm.weight is missing",
+        "layers.2.mlp.up_proj.weight has shape [7, 5], wanted [40, 32]", "layers.1.layer_scalar has type I8"}) {
     EXPECT_NE(error.find(part), std::string::npos) << part << "\n" << error;
   }
 }

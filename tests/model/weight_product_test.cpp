@@ -34,7 +34,7 @@ TEST(WeightProduct, InBf16IsTheExactOneRoundedOnce) {
     const at::Tensor weight = at::randn({24, 40}).to(at::kBFloat16);
     const at::Tensor of_output = at::randn({rows, 24}).to(at::kBFloat16);
     const Outcome exact = run([](const auto& a, const auto& b) { return at::linear(a, b); }, x.to(at::kFloat),
-                          weight.to(at::kFloat), of_output);
+                              weight.to(at::kFloat), of_output);
     const Outcome found = run(multiply_by_weight, x, weight, of_output);
     const double tolerance = rows < 32 ? 0x1p-7 : 0x1p-9;
     EXPECT_EQ(found.output.scalar_type(), at::kBFloat16);
@@ -68,7 +68,7 @@ TEST(WeightProduct, PlainGradientsEqualThoseOfAutograd) {
     const at::Tensor weight = at::randn({5, 8}).to(dtype);
     const at::Tensor of_output = at::randn({40, 5});
     const Outcome exact = run([](const auto& a, const auto& b) { return at::linear(a, b); }, x.to(at::kFloat),
-                          weight.to(at::kFloat), of_output);
+                              weight.to(at::kFloat), of_output);
     EXPECT_LE(relative_difference(gradient_of_input(of_output, weight), exact.of_x), 1e-5);
     at::Tensor total = at::randn({5, 8});
     const at::Tensor before = total.clone();

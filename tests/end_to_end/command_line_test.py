@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""The verbs as a user runs them, on a tiny model that is trained from random weights, and every kind of bad input.
+
+usage: command_line_test.py GEMMA_QAT_PROGRAM SOURCE_FOLDER
+"""
+import json
+import os
+import pathlib
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM = ""
+SOURCE = pathlib.Path()
+DONE, FAILED, USAGE, DIFFERENT = 0, 1, 2, 3
+
+
+def run(*arguments, **options):
+    """The finished process; a crash or a hang is a test failure wherever it happens."""
+    process = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=240, **options)
+    assert process.returncode >= 0, f"{arguments}: killed by signal {-process.returncode}\n{process.stderr}"
+    return process
+
+
+class Journey(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory(prefix="gemma-qat-")
+        cls.folder = pathlib.Path(cls.temporary.name)
+        cls.data = cls.folder / "data.jsonl"
+        cls.data.write_text("".join(json.dumps({"text": f"{a} plus {b} is {a + b}."}) + "\n" for a in range(12) for b in range(9)))
+        cls.model = cls.folder / "model"
+        cls.model.mkdir()
+        shutil.copy(SOURCE / "tests/trainers/tiny_model/config.json", cls.model)
+        shutil.copy(SOURCE / "tests/golden/data/tokenizer.json", cls.model)
+        cls.config = cls.folder / "run.json"
+        cls.config.write_text(json.dumps({
+            "model": str(cls.model), "initialize": "random", "plan": "q4_0", "kv_cache": "q8_0",
+            "dtype": "float32", "threads": 1, "sequence_length": 64, "gradient_accumulation": 1, "steps": 4,
+            "data": {"train": [str(cls.data)], "eval": [str(cls.data)]}, "eval": {"every_steps": 2, "documents": 4},
+            "checkpoint": {"every_steps": 2}}))
+        cls.run_folder = cls.folder / "run"
+        process = run("train", cls.config, f"out={cls.run_folder}")
+        assert process.returncode == DONE, process.stderr
+        cls.checkpoint = cls.run_folder / "checkpoint"
+        cls.gguf = cls.folder / "model.gguf"
+        process = run("export", cls.checkpoint, "--format", "gguf", "--out", cls.gguf)
+        assert process.returncode == DONE, process.stderr
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
+    def expect(self, process, code, *parts):
+        self.assertEqual(process.returncode, code, process.stderr + process.stdout)
+        for part in parts:
+            self.assertIn(part, process.stderr + process.stdout)
+
+    def copy_checkpoint(self, name):
+        copy = self.folder / name
+        shutil.copytree(self.checkpoint, copy)
+        return copy
+
+    # ---- the main path
+
+    def test_export_equals_training(self):
+        process = run("verify", self.gguf, "--checkpoint", self.checkpoint)
+        self.expect(process, DONE, "equals", "largest logit difference")
+        self.assertTrue(self.gguf.with_suffix(".Modelfile").exists())
+
+    def test_a_changed_byte_is_found(self):
+        listing = json.loads(run("inspect", self.gguf, "--json").stdout)
+        total = sum(tensor["bytes"] for tensor in listing["tensors"])
+        self.assertGreater(total, 0)
+        damaged = self.folder / "damaged.gguf"
+        content = bytearray(self.gguf.read_bytes())
+        content[-2000] ^= 0x10
+        damaged.write_bytes(content)
+        self.expect(run("verify", damaged, "--checkpoint", self.checkpoint), DIFFERENT, "different:", ".weight")
+
+    def test_metrics_have_a_line_per_step(self):
+        lines = [json.loads(line) for line in (self.run_folder / "metrics.jsonl").read_text().splitlines()]
+        self.assertEqual([line["step"] for line in lines if line["kind"] == "step"], [1, 2, 3, 4])
+        self.assertTrue((self.run_folder / "config.resolved.json").exists())
+
+    def test_generate_gives_tokens_text_and_steps(self):
+        for model in (self.checkpoint, self.gguf):
+            process = run("generate", model, "--tokens", "2,30,40", "--max-new", 5, "--top", 3, "--json")
+            self.expect(process, DONE)
+            result = json.loads(process.stdout)
+            self.assertEqual(result["prompt_tokens"], [2, 30, 40])
+            self.assertLessEqual(len(result["tokens"]), 5)
+            self.assertEqual(len(result["steps"]), len(result["tokens"]))
+            for token, step in zip(result["tokens"], result["steps"]):
+                self.assertEqual(step["top"][0]["token"], token)
+                self.assertEqual(len(step["top"]), 3)
+                self.assertLess(step["top"][0]["logprob"], 0)
+
+    def test_quantize_gives_the_same_kind_of_checkpoint(self):
+        out = self.folder / "rtn"
+        self.expect(run("quantize", "--model", self.checkpoint, "--plan", "q4_0", "--out", out), DONE)
+        self.expect(run("quantize", "--model", self.checkpoint, "--plan", "q4_0", "--out", out), USAGE, "--force")
+        file = self.folder / "rtn.gguf"
+        self.expect(run("export", out, "--out", file), DONE)
+        self.expect(run("verify", file, "--checkpoint", out), DONE, "equals")
+
+    def test_eval_measures_text_and_divergence(self):
+        process = run("eval", self.checkpoint, "--data", self.data, "--documents", 3, "--reference", self.gguf, "--json")
+        self.expect(process, DONE)
+        result = json.loads(process.stdout)
+        self.assertGreater(result["perplexity"], 1)
+        self.assertLess(abs(result["kl"]["mean"]), 1.0)
+
+    def test_inspect_and_configs(self):
+        self.expect(run("inspect", self.checkpoint), DONE, "q4_0", "plan q4_0")
+        self.expect(run("configs", "list"), DONE, "q4_0-google")
+        self.expect(run("configs", "explain"), DONE, "optimizer.learning_rate")
+        self.expect(run("configs", "show", "q4_0"), DONE, "token_embedding")
+
+    # ---- bad input
+
+    def test_usage_errors_name_the_nearest_word(self):
+        self.expect(run("tran"), USAGE, 'did you mean "train"')
+        self.expect(run("verify", self.gguf, "--checkpont", "x"), USAGE, "--checkpoint")
+        self.expect(run("verify", self.gguf), USAGE, "--checkpoint is missing")
+        self.expect(run("generate", self.gguf), USAGE, "--prompt or --tokens")
+        self.expect(run("generate", self.gguf, "--tokens", "1,x"), USAGE, "token ids")
+        self.expect(run("generate", self.gguf, "--tokens", "99999999"), USAGE, "outside the vocabulary")
+        self.expect(run("export", self.checkpoint, "--format", "onnx", "--out", "x"), USAGE, "onnx")
+
+    def test_config_faults_are_reported_together(self):
+        process = run("train", self.config, f"out={self.folder / 'bad'}", "optimizer.learning_rat=1", "steps=-3", "plan=q4_O")
+        self.expect(process, USAGE, "learning_rate", "steps", "q4_0")
+        self.assertFalse((self.folder / "bad").exists())
+
+    def test_a_second_run_into_the_same_folder_is_refused(self):
+        before = sorted(self.run_folder.rglob("*"))
+        self.expect(run("train", self.config, f"out={self.run_folder}"), USAGE, "resume")
+        self.assertEqual(sorted(self.run_folder.rglob("*")), before)
+
+    def test_missing_and_damaged_models(self):
+        self.expect(run("generate", self.folder / "nowhere", "--tokens", "2"), FAILED, "does not exist")
+        copy = self.copy_checkpoint("truncated")
+        weights = copy / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        self.expect(run("inspect", copy), FAILED, "model.safetensors", "truncated")
+        (copy / "config.json").write_text("{")
+        self.expect(run("inspect", copy), FAILED, "config.json")
+        for size in (0, 3, 20, 1000, self.gguf.stat().st_size - 50000):
+            cut = self.folder / f"cut{size}.gguf"
+            cut.write_bytes(self.gguf.read_bytes()[:size])
+            self.expect(run("inspect", cut), FAILED, cut.name)
+
+    def test_a_config_that_contradicts_the_weights(self):
+        copy = self.copy_checkpoint("contradiction")
+        config = json.loads((copy / "config.json").read_text())
+        config["intermediate_size"] *= 2
+        (copy / "config.json").write_text(json.dumps(config))
+        self.expect(run("inspect", copy), FAILED, "mlp.gate_proj.weight", "config.json wants")
+
+    def test_a_nan_weight_is_named(self):
+        copy = self.copy_checkpoint("nan")
+        weights = bytearray((copy / "model.safetensors").read_bytes())
+        header_size = struct.unpack("<Q", weights[:8])[0]
+        header = json.loads(weights[8:8 + header_size])
+        name = next(key for key in header if key.endswith("layers.0.mlp.up_proj.weight"))
+        begin = 8 + header_size + header[name]["data_offsets"][0]
+        weights[begin + 10:begin + 12] = struct.pack("<H", 0x7fc0)
+        (copy / "model.safetensors").write_bytes(weights)
+        out = self.folder / "nan.gguf"
+        self.expect(run("export", copy, "--out", out), FAILED, "mlp.up_proj.weight")
+        self.assertEqual(list(self.folder.glob("nan.gguf*")), [])
+        self.expect(run("generate", copy, "--tokens", "2,3"), FAILED, "mlp.up_proj.weight")
+
+    def test_bad_data_lines_are_named(self):
+        bad = self.folder / "bad.jsonl"
+        bad.write_text('{"text": "fine"}\n{"text": \n')
+        self.expect(run("train", self.config, f"out={self.folder / 'b'}", f'data.train=["{bad}"]'), FAILED, "bad.jsonl", "2")
+        bad.write_text("")
+        self.expect(run("train", self.config, f"out={self.folder / 'b'}", f'data.train=["{bad}"]'), FAILED, "bad.jsonl")
+
+    def test_a_full_disk_leaves_nothing_half_written(self):
+        def limit_file_size():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        import signal
+        out = self.folder / "full.gguf"
+        process = run("export", self.checkpoint, "--out", out,
+                      preexec_fn=lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), limit_file_size()))
+        self.expect(process, FAILED, "full.gguf", "cannot be written")
+        self.assertEqual(list(self.folder.glob("full.gguf*")), [])
+
+    def test_an_output_folder_that_does_not_exist(self):
+        self.expect(run("export", self.checkpoint, "--out", self.folder / "no" / "x.gguf"), FAILED, "x.gguf")
+
+
+if __name__ == "__main__":
+    PROGRAM, SOURCE = sys.argv[1], pathlib.Path(sys.argv[2])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    unittest.main(argv=[sys.argv[0]], verbosity=2)
