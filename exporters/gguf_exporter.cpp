@@ -24,8 +24,8 @@ void check_weight(const ExportedWeight& weight) {
     fail("weight ", spec.name, ": its master has ", weight.master->elements(), " values, wanted are ", spec.elements());
   }
   if (spec.columns() % row.block_size != 0) {
-    fail("weight ", spec.name, ": rows of ", spec.columns(), " values are no whole blocks of ", row.name, " (", row.block_size,
-         "); choose another scheme for ", role_name(spec.role), " in the plan");
+    fail("weight ", spec.name, ": rows of ", spec.columns(), " values are no whole blocks of ", row.name, " (",
+         row.block_size, "); choose another scheme for ", role_name(spec.role), " in the plan");
   }
   if (weight.stored_scales.empty()) return;
   const int64_t blocks = spec.elements() / row.block_size;

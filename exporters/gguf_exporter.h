@@ -1,5 +1,6 @@
-// Writes a model as one GGUF file that llama.cpp and Ollama run: metadata, vocabulary, and every weight in the scheme of its
-// plan, streamed from mapped masters in bounded pieces. What it writes: gemma4_architecture.md 4, gguf_q4_0.md 4.
+// Writes a model as one GGUF file that llama.cpp and Ollama run: metadata, vocabulary, and every weight in the scheme
+// of its plan, streamed from mapped masters in bounded pieces. What it writes: gemma4_architecture.md 4,
+// gguf_q4_0.md 4.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,7 @@ struct GgufExportInputs {
   const TensorSource* source = nullptr;  // where the masters come from; told which bytes are done with
   std::vector<ExportedWeight> weights;   // in the order of the file
   const GgufVocabulary* vocabulary = nullptr;
-  std::string name;                      // general.name
+  std::string name;  // general.name
   SamplingDefaults sampling;
   std::filesystem::path output;
   int threads = 2;
@@ -43,9 +44,10 @@ struct GgufExportFigures {
   double seconds = 0;  // of writing, without the final sync to the disk
 };
 
-// Throws Error, and leaves nothing under the output's name, for rows that are no whole blocks, a master that is not a finite
-// number everywhere or too large for its scheme (naming the tensor), a model that the file's architecture cannot express,
-// and everything that goes wrong with the output. Memory beyond the mapped masters stays below 64 MiB plus the vocabulary.
+// Throws Error, and leaves nothing under the output's name, for rows that are no whole blocks, a master that is not a
+// finite number everywhere or too large for its scheme (naming the tensor), a model that the file's architecture cannot
+// express, and everything that goes wrong with the output. Memory beyond the mapped masters stays below 64 MiB plus the
+// vocabulary.
 GgufExportFigures export_gguf(const GgufExportInputs& inputs);
 
 }  // namespace qat

@@ -16,8 +16,8 @@ constexpr int64_t kGemma3Period = 6;
 constexpr int64_t kGemma3LayersOf27B = 62;
 
 const LayerConfig* first_of(const Gemma4Config& config, LayerType type) {
-  const auto found =
-      std::find_if(config.layers.begin(), config.layers.end(), [&](const LayerConfig& layer) { return layer.type == type; });
+  const auto found = std::find_if(config.layers.begin(), config.layers.end(),
+                                  [&](const LayerConfig& layer) { return layer.type == type; });
   return found == config.layers.end() ? nullptr : &*found;
 }
 
@@ -56,7 +56,8 @@ void check_gemma4(const Gemma4Config& config) {
   for (const LayerConfig& layer : config.layers) {
     if (layer.rope.factor != 1.0) fail_expressing(config, "its rotary embedding is scaled");
     if (layer.index < own) {
-      if (layer.key_value_donor) fail_expressing(config, join("layer ", layer.index, " shares keys but later ones do not"));
+      if (layer.key_value_donor)
+        fail_expressing(config, join("layer ", layer.index, " shares keys but later ones do not"));
       continue;
     }
     const int64_t wanted = layer.type == LayerType::Sliding ? own - 2 : own - 1;
@@ -83,7 +84,8 @@ void check_gemma3(const Gemma4Config& config) {
   const bool is_27b = config.layer_count() == kGemma3LayersOf27B;
   const auto width = static_cast<double>(is_27b ? config.hidden_size / example.heads : example.head_dim);
   if (std::fabs(config.attention_scale * std::sqrt(width) - 1.0) > 1e-6) {
-    fail_expressing(config, join("its attention scale is ", config.attention_scale, ", llama.cpp uses ", 1.0 / std::sqrt(width)));
+    fail_expressing(
+        config, join("its attention scale is ", config.attention_scale, ", llama.cpp uses ", 1.0 / std::sqrt(width)));
   }
   if (config.final_logit_softcap != 0.0) fail_expressing(config, "it has a soft-cap on its logits");
 }
@@ -102,7 +104,8 @@ void add_per_layer(GgufWriter& writer, const std::string& key, const Gemma4Confi
 
 class ArchitectureKeys {
  public:
-  ArchitectureKeys(GgufWriter& writer, std::string architecture) : writer_(writer), prefix_(std::move(architecture) + ".") {}
+  ArchitectureKeys(GgufWriter& writer, std::string architecture)
+      : writer_(writer), prefix_(std::move(architecture) + ".") {}
   void count(const char* key, int64_t value) { writer_.add(prefix_ + key, static_cast<uint32_t>(value)); }
   void number(const char* key, double value) { writer_.add(prefix_ + key, static_cast<float>(value)); }
   std::string name(const char* key) const { return prefix_ + key; }
@@ -150,7 +153,9 @@ Scheme main_scheme(const GgufExportInputs& inputs) {
   std::map<Scheme, int64_t> values;
   for (const ExportedWeight& weight : inputs.weights) values[weight.scheme] += weight.spec->elements();
   QAT_CHECK(!values.empty());
-  return std::max_element(values.begin(), values.end(), [](const auto& a, const auto& b) { return a.second < b.second; })->first;
+  return std::max_element(values.begin(), values.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
 }
 
 // llama.cpp's file types.

@@ -18,8 +18,8 @@ namespace qat {
 
 namespace {
 
-// Values that a thread converts at a time: 512 KiB of BF16, which stay in its cache until their blocks are written. A whole
-// number of blocks of every scheme.
+// Values that a thread converts at a time: 512 KiB of BF16, which stay in its cache until their blocks are written. A
+// whole number of blocks of every scheme.
 constexpr int64_t kPieceValues = int64_t{1} << 18;
 
 struct Piece {
@@ -52,7 +52,8 @@ class Pieces {
   int64_t total_ = 0;
 };
 
-// Largest magnitude that a value may have so that the scale of its block is a finite fp16 (65,519 rounds down to 65,504).
+// Largest magnitude that a value may have so that the scale of its block is a finite fp16 (65,519 rounds down to
+// 65,504).
 float largest_allowed(Scheme scheme) {
   constexpr float kLargestFloat16 = 65519.0f;
   switch (scheme) {
@@ -82,12 +83,13 @@ void check_values(std::span<const Value> values, const ExportedWeight& weight, i
   const Scheme limiting = weight.stored_scales.empty() ? weight.scheme : Scheme::F32;
   const float allowed = largest_allowed(limiting);
   if (largest_magnitude(values) <= allowed) return;  // not so with NaN
-  const auto bad = std::find_if(values.begin(), values.end(), [&](Value v) { return !(std::fabs(widen(v)) <= allowed); });
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [&](Value v) { return !(std::fabs(widen(v)) <= allowed); });
   const int64_t index = first + (bad - values.begin());
   const std::string place = join("[", index / weight.spec->columns(), ", ", index % weight.spec->columns(), "]");
   if (std::isfinite(widen(*bad))) {
-    fail("weight ", weight.spec->name, ": value ", widen(*bad), " at ", place, " is too large for ", scheme(weight.scheme).name,
-         " (at most ", allowed, ")");
+    fail("weight ", weight.spec->name, ": value ", widen(*bad), " at ", place, " is too large for ",
+         scheme(weight.scheme).name, " (at most ", allowed, ")");
   }
   fail("weight ", weight.spec->name, ": value at ", place, " is ", widen(*bad), ", which no model can use");
 }
@@ -102,7 +104,8 @@ class PieceEncoder {
     const ExportedWeight& weight = inputs_.weights[piece.weight];
     const TensorView& master = *weight.master;
     const auto width = static_cast<size_t>(element_bytes(master.type));
-    const auto bytes = master.bytes.subspan(static_cast<size_t>(piece.first) * width, static_cast<size_t>(piece.count) * width);
+    const auto bytes =
+        master.bytes.subspan(static_cast<size_t>(piece.first) * width, static_cast<size_t>(piece.count) * width);
     const double offset = weight.spec->role == WeightRole::Norm ? inputs_.config->norm_offset : 0.0;
     if (master.type == ElementType::BF16 && offset == 0.0) {
       encode_values(weight, piece, aligned<BFloat16>(bytes, narrow_));
@@ -125,7 +128,8 @@ class PieceEncoder {
     const auto first_block = static_cast<size_t>(piece.first / row.block_size);
     const auto count = static_cast<size_t>(piece.count / row.block_size);
     blocks_.resize(count * static_cast<size_t>(row.block_bytes));
-    const auto scales = weight.stored_scales.empty() ? weight.stored_scales : weight.stored_scales.subspan(first_block, count);
+    const auto scales =
+        weight.stored_scales.empty() ? weight.stored_scales : weight.stored_scales.subspan(first_block, count);
     encode_blocks(weight.scheme, values, scales, blocks_);
     writer_.write(piece.weight, first_block * static_cast<uint64_t>(row.block_bytes), blocks_);
   }
@@ -158,7 +162,9 @@ class PieceEncoder {
 class Workers {
  public:
   Workers(GgufWriter& writer, const GgufExportInputs& inputs)
-      : writer_(writer), inputs_(inputs), pieces_(inputs.weights),
+      : writer_(writer),
+        inputs_(inputs),
+        pieces_(inputs.weights),
         progress_("export", static_cast<int64_t>(writer.file_bytes()), "B") {}
 
   void run() {

@@ -6,8 +6,8 @@
 
 namespace qat {
 
-// Writes weight i of the inputs as tensor i of the writer, whose data part has begun. Throws Error naming the tensor for a
-// value that is not finite or too large for its scheme.
+// Writes weight i of the inputs as tensor i of the writer, whose data part has begun. Throws Error naming the tensor
+// for a value that is not finite or too large for its scheme.
 void stream_tensors(GgufWriter& writer, const GgufExportInputs& inputs);
 
 }  // namespace qat

@@ -15,8 +15,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Delimiters of thoughts and tool calls that llama.cpp must print, since its chat parser looks for them in the text: they
-// are typed user-defined although the tokenizer calls them special.
+// Delimiters of thoughts and tool calls that llama.cpp must print, since its chat parser looks for them in the text:
+// they are typed user-defined although the tokenizer calls them special.
 constexpr std::array<std::string_view, 7> kPrintedDelimiters{
     "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>"};
 
@@ -27,7 +27,8 @@ void set_types(const Tokenizer& tokenizer, const Gemma4Config& config, GgufVocab
   };
   for (const int32_t id : tokenizer.byte_ids()) set(id, GgufTokenType::Byte);
   for (const AddedToken& token : tokenizer.added_tokens()) {
-    const bool printed = std::find(kPrintedDelimiters.begin(), kPrintedDelimiters.end(), token.content) != kPrintedDelimiters.end();
+    const bool printed =
+        std::find(kPrintedDelimiters.begin(), kPrintedDelimiters.end(), token.content) != kPrintedDelimiters.end();
     set(token.id, token.special && !printed ? GgufTokenType::Control : GgufTokenType::UserDefined);
   }
   // The score-based tokenizer asks for an unknown token by type.
@@ -109,8 +110,9 @@ GgufVocabulary make_gguf_vocabulary(const Tokenizer& tokenizer, const Gemma4Conf
   vocabulary.bos = config.bos_token;
   vocabulary.padding = config.pad_token;
   const auto eos = tokenizer.id_of("<eos>");
-  vocabulary.eos = eos ? std::optional<int64_t>(*eos) : config.eos_tokens.empty() ? std::nullopt
-                                                                                  : std::optional(config.eos_tokens.front());
+  vocabulary.eos = eos                         ? std::optional<int64_t>(*eos)
+                   : config.eos_tokens.empty() ? std::nullopt
+                                               : std::optional(config.eos_tokens.front());
   vocabulary.unknown = tokenizer.id_of("<unk>");
   if (config.family == Family::Gemma3) {
     vocabulary.end_of_turn = tokenizer.id_of("<end_of_turn>");

@@ -17,8 +17,8 @@ namespace qat {
 enum class GgufTokenType : int32_t { Normal = 1, Unknown = 2, Control = 3, UserDefined = 4, Unused = 5, Byte = 6 };
 
 struct GgufVocabulary {
-  // "gemma4": byte-pair encoding by `merges`. "llama" (Gemma 3): the piece with the highest score is merged first; with the
-  // negated rank of the merge as score that gives the same tokens.
+  // "gemma4": byte-pair encoding by `merges`. "llama" (Gemma 3): the piece with the highest score is merged first; with
+  // the negated rank of the merge as score that gives the same tokens.
   std::string model;
   // One entry per row of the embedding table.
   std::vector<std::string> pieces;

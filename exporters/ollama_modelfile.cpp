@@ -25,17 +25,21 @@ Turns turns_of(ChatTemplateKind kind) {
   return {};
 }
 
-// A text/template over .System and .Messages. Gemma 3 has no system role: its text stands before the first user message.
+// A text/template over .System and .Messages. Gemma 3 has no system role: its text stands before the first user
+// message.
 std::string go_template(const Turns& turns) {
   std::string text;
-  if (turns.has_system_role) text += "{{- if .System }}" + turns.open + "system\n{{ .System }}" + turns.close + "\n{{ end }}";
+  if (turns.has_system_role)
+    text += "{{- if .System }}" + turns.open + "system\n{{ .System }}" + turns.close + "\n{{ end }}";
   text += "{{- $system := .System }}{{- range $i, $_ := .Messages }}";
   text += "{{- $last := eq (len (slice $.Messages $i)) 1 }}";
   text += "{{- if eq .Role \"user\" }}" + turns.open + "user\n";
   if (!turns.has_system_role) text += "{{ if $system }}{{ $system }}\n\n{{ $system = \"\" }}{{ end }}";
-  text += "{{ .Content }}" + turns.close + "\n{{ else if eq .Role \"assistant\" }}" + turns.open + "model\n{{ .Content }}";
+  text +=
+      "{{ .Content }}" + turns.close + "\n{{ else if eq .Role \"assistant\" }}" + turns.open + "model\n{{ .Content }}";
   text += "{{ if not $last }}" + turns.close + "\n{{ end }}{{ end }}";
-  text += "{{- if and $last (ne .Role \"assistant\") }}" + turns.open + "model\n" + turns.generation + "{{ end }}{{- end }}";
+  text += "{{- if and $last (ne .Role \"assistant\") }}" + turns.open + "model\n" + turns.generation +
+          "{{ end }}{{- end }}";
   return text;
 }
 

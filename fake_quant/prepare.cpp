@@ -10,6 +10,7 @@
 #include "core/sha256.h"
 #include "fake_quant/key_value_fake_quantizer.h"
 #include "fake_quant/weight_fake_quantizer.h"
+#include "quant/key_value_rotation.h"
 
 namespace qat {
 
@@ -116,8 +117,9 @@ FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan,
   for (const LayerConfig& layer : model.config().layers) {
     if (layer.key_value_donor) continue;  // shared layers read what the donor cached
     const std::string name = "layers." + std::to_string(layer.index) + ".self_attn.";
-    auto key = std::make_shared<KeyValueFakeQuantizer>(name + "key_cache", CacheSide::Key, layer.head_dim);
-    auto value = std::make_shared<KeyValueFakeQuantizer>(name + "value_cache", CacheSide::Value, layer.head_dim);
+    const auto rotation = key_value_rotation(model.config().layers.front().head_dim, layer.head_dim);
+    auto key = std::make_shared<KeyValueFakeQuantizer>(name + "key_cache", rotation.key, layer.head_dim);
+    auto value = std::make_shared<KeyValueFakeQuantizer>(name + "value_cache", rotation.value, layer.head_dim);
     model.key_transform(layer.index) = key;
     model.value_transform(layer.index) = value;
     set.state_->key_values.push_back(std::move(key));

@@ -1,6 +1,7 @@
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <iostream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
@@ -100,7 +101,14 @@ int command_generate(const Arguments& arguments) {
   const bool json = parsed.options.count("json") > 0;
   std::vector<int32_t> tokens;
   std::string printed;
-  const auto text_of = [&] { return opened.tokenizer ? opened.tokenizer->decode(tokens) : std::string(); };
+  // The embedding table may have more rows than the tokenizer has pieces; such tokens have no text.
+  const auto text_of = [&] {
+    if (!opened.tokenizer) return std::string();
+    std::vector<int32_t> known;
+    std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(known),
+                 [&](int32_t token) { return token < opened.tokenizer->vocabulary_size(); });
+    return opened.tokenizer->decode(known);
+  };
   options.on_step = [&](const GeneratedStep& step) {
     if (is_stop(step.token)) return;
     tokens.push_back(step.token);

@@ -16,8 +16,8 @@
 
 namespace qat {
 
-// A tensor of a mapped file. `shape` is row-major, slowest dimension first (the file stores it reversed); `bytes` are its
-// blocks, row after row, and stay valid as long as the file object.
+// A tensor of a mapped file. `shape` is row-major, slowest dimension first (the file stores it reversed); `bytes` are
+// its blocks, row after row, and stay valid as long as the file object.
 struct GgufTensor {
   std::string name;
   std::vector<int64_t> shape;
@@ -49,14 +49,14 @@ class GgufFile {
   std::vector<GgufTensor> tensors_;
 };
 
-// Writes one file: metadata and tensor declarations first, then begin_data(), then the tensors' bytes in pieces of any size
-// and order, then commit(). Nothing stands under the final name before commit().
+// Writes one file: metadata and tensor declarations first, then begin_data(), then the tensors' bytes in pieces of any
+// size and order, then commit(). Nothing stands under the final name before commit().
 class GgufWriter {
  public:
   explicit GgufWriter(const std::filesystem::path& path);
 
-  // Throws Error for a key that is empty or repeated. `general.alignment` is never written: llama-quantize destroys files
-  // that have it.
+  // Throws Error for a key that is empty or repeated. `general.alignment` is never written: llama-quantize destroys
+  // files that have it.
   void add(std::string key, GgufValue value);
   // Shape row-major, slowest first. Throws Error if the name is repeated or too long, or rows are no whole blocks.
   void declare(std::string name, std::vector<int64_t> shape, Scheme scheme);

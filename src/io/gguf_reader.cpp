@@ -133,10 +133,11 @@ TensorEntry read_tensor_entry(ByteReader& reader) {
   const auto elements = element_count(shape);
   if (!elements || *elements == 0) fail(where, ": a dimension is zero or negative, or the shape overflows");
   if (shape.back() % scheme.block_size != 0) {
-    fail(where, ": rows of ", shape.back(), " values are no whole blocks of ", scheme.name, " (", scheme.block_size, ")");
+    fail(where, ": rows of ", shape.back(), " values are no whole blocks of ", scheme.name, " (", scheme.block_size,
+         ")");
   }
-  const auto bytes = checked_multiply(static_cast<uint64_t>(*elements / scheme.block_size),
-                                      static_cast<uint64_t>(scheme.block_bytes));
+  const auto bytes =
+      checked_multiply(static_cast<uint64_t>(*elements / scheme.block_size), static_cast<uint64_t>(scheme.block_bytes));
   if (!bytes) fail(where, ": the shape overflows");
   entry.bytes = *bytes;
   return entry;
@@ -160,10 +161,10 @@ uint64_t padded(uint64_t size, uint64_t alignment, const std::string& where) {
   return *sum / alignment * alignment;
 }
 
-// Gives every tensor its bytes. Offsets must be the running sum of padded sizes, as llama.cpp demands: then nothing overlaps
-// and nothing hides in holes.
-std::vector<GgufTensor> place_tensors(std::vector<TensorEntry> entries, std::span<const std::byte> data, uint64_t alignment,
-                                      const std::string& where) {
+// Gives every tensor its bytes. Offsets must be the running sum of padded sizes, as llama.cpp demands: then nothing
+// overlaps and nothing hides in holes.
+std::vector<GgufTensor> place_tensors(std::vector<TensorEntry> entries, std::span<const std::byte> data,
+                                      uint64_t alignment, const std::string& where) {
   std::vector<GgufTensor> tensors;
   tensors.reserve(entries.size());
   uint64_t expected = 0;
@@ -195,7 +196,8 @@ GgufFile::GgufFile(const std::filesystem::path& path) : file_(path), metadata_(p
     fail(where, ": is no GGUF file (it does not begin with \"GGUF\")");
   }
   const auto version = reader.read<uint32_t>();
-  if (version != gguf::kVersion) fail(where, ": GGUF version ", version, " is not supported (wanted: ", gguf::kVersion, ")");
+  if (version != gguf::kVersion)
+    fail(where, ": GGUF version ", version, " is not supported (wanted: ", gguf::kVersion, ")");
   const auto tensor_count = reader.read<uint64_t>();
   const auto key_count = reader.read<uint64_t>();
   // The smallest entries: a key of one byte with a one-byte value; a name of one byte with one dimension.

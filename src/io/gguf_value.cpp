@@ -12,7 +12,7 @@ namespace qat {
 namespace {
 
 static_assert(std::variant_size_v<GgufValue> == kGgufTypes && std::variant_size_v<GgufArray> == kGgufTypes);
-constexpr std::array<std::string_view, kGgufTypes> kTypeNames{"u8",  "i8",   "u16",  "i16",   "u32", "i32", "f32",
+constexpr std::array<std::string_view, kGgufTypes> kTypeNames{"u8",   "i8",   "u16",   "i16", "u32", "i32", "f32",
                                                               "bool", "text", "array", "u64", "i64", "f64"};
 
 std::optional<int64_t> as_integer(const GgufValue& value) {
@@ -126,7 +126,8 @@ std::vector<int64_t> GgufMetadata::integers(std::string_view key) const {
 
 std::vector<int64_t> GgufMetadata::integers_per_layer(std::string_view key, int64_t layers) const {
   const GgufValue& value = require(key);
-  if (const auto* boolean = std::get_if<bool>(&value)) return std::vector<int64_t>(static_cast<size_t>(layers), *boolean);
+  if (const auto* boolean = std::get_if<bool>(&value))
+    return std::vector<int64_t>(static_cast<size_t>(layers), *boolean);
   if (const auto integer = as_integer(value)) return std::vector<int64_t>(static_cast<size_t>(layers), *integer);
   auto result = integers(key);
   if (static_cast<int64_t>(result.size()) != layers) {

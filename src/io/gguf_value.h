@@ -24,8 +24,8 @@ using GgufArray = std::variant<std::vector<uint8_t>, std::vector<int8_t>, std::v
                                std::vector<std::string>, std::monostate, std::vector<uint64_t>, std::vector<int64_t>,
                                std::vector<double>>;
 
-using GgufValue = std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, GgufArray,
-                               uint64_t, int64_t, double>;
+using GgufValue = std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string,
+                               GgufArray, uint64_t, int64_t, double>;
 
 inline GgufType gguf_type(const GgufValue& value) { return static_cast<GgufType>(value.index()); }
 inline GgufType gguf_type(const GgufArray& array) { return static_cast<GgufType>(array.index()); }

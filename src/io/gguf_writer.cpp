@@ -78,8 +78,8 @@ void GgufWriter::declare(std::string name, std::vector<int64_t> shape, Scheme id
     fail("tensor \"", name, "\" comes twice");
   }
   if (shape.back() % row.block_size != 0) {
-    fail("tensor \"", name, "\": rows of ", shape.back(), " values are no whole blocks of ", row.name, " (", row.block_size,
-         "); choose another scheme for it in the plan");
+    fail("tensor \"", name, "\": rows of ", shape.back(), " values are no whole blocks of ", row.name, " (",
+         row.block_size, "); choose another scheme for it in the plan");
   }
   const auto elements = element_count(shape);
   if (!elements || *elements == 0) fail("tensor \"", name, "\": the shape is empty or overflows");
@@ -127,7 +127,8 @@ void GgufWriter::commit() {
   uint64_t wanted = 0;
   for (const Declared& tensor : declared_) wanted += tensor.bytes;
   QAT_CHECK(written_bytes_ == wanted);
-  // Padding between tensors is the zeros that a file has where nothing was written; after the last one it must be written.
+  // Padding between tensors is the zeros that a file has where nothing was written; after the last one it must be
+  // written.
   if (!declared_.empty()) {
     const uint64_t end = declared_.back().offset + declared_.back().bytes;
     const std::vector<std::byte> zeros(data_bytes_ - end);

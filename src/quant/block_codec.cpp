@@ -43,7 +43,9 @@ void convert_to_float(std::span<const float> from, uint8_t* to) { std::memcpy(to
 void convert_to_float(std::span<const BFloat16> from, uint8_t* to) {
   convert_values<float>(from.data(), from.size(), to, [](BFloat16 value) { return to_float(value); });
 }
-void convert_to_bfloat16(std::span<const BFloat16> from, uint8_t* to) { std::memcpy(to, from.data(), from.size_bytes()); }
+void convert_to_bfloat16(std::span<const BFloat16> from, uint8_t* to) {
+  std::memcpy(to, from.data(), from.size_bytes());
+}
 void convert_to_bfloat16(std::span<const float> from, uint8_t* to) {
   convert_values<BFloat16>(from.data(), from.size(), to, [](float value) { return to_bfloat16(value); });
 }
@@ -71,7 +73,8 @@ void encode_q6_k(std::span<const BFloat16> values, uint8_t* bytes) {
 }
 
 template <class Value>
-void encode(Scheme id, std::span<const Value> values, std::span<const Float16> stored_scales, std::span<std::byte> blocks) {
+void encode(Scheme id, std::span<const Value> values, std::span<const Float16> stored_scales,
+            std::span<std::byte> blocks) {
   const size_t count = count_blocks(scheme(id), values.size(), stored_scales.size(), blocks.size());
   uint8_t* bytes = raw(blocks);
   switch (id) {

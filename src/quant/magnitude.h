@@ -1,4 +1,5 @@
-// The largest magnitude among many values, at the speed of memory: exporters look for numbers that a scheme cannot hold.
+// The largest magnitude among many values, at the speed of memory: exporters look for numbers that a scheme cannot
+// hold.
 #pragma once
 
 #include <span>

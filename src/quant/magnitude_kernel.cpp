@@ -1,8 +1,9 @@
 // As integers, magnitudes sort like the numbers that they are, infinity above all of them and NaN above infinity.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/magnitude_kernel.cpp"
-#include <hwy/foreach_target.h>
-// foreach_target must come first.
+// clang-format off
+#include <hwy/foreach_target.h>  // must come first
+// clang-format on
 #include <hwy/highway.h>
 
 #include <bit>
@@ -22,7 +23,9 @@ HWY_INLINE Integer largest_bits(const Value* values, size_t count) {
   constexpr Integer kMask = std::numeric_limits<Integer>::max();
   const size_t lanes = hn::Lanes(tag);
   const auto mask = hn::Set(tag, kMask);
-  const auto magnitudes = [&](size_t i) { return hn::And(hn::LoadU(tag, reinterpret_cast<const Integer*>(values + i)), mask); };
+  const auto magnitudes = [&](size_t i) {
+    return hn::And(hn::LoadU(tag, reinterpret_cast<const Integer*>(values + i)), mask);
+  };
   auto first = hn::Zero(tag);
   auto second = hn::Zero(tag);
   size_t i = 0;

@@ -1,8 +1,9 @@
 // Q4_0 for every instruction set. Multiplication and addition stay two operations: an FMA would move codes at ties.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/q4_0_kernel.cpp"
-#include <hwy/foreach_target.h>
-// foreach_target must come first.
+// clang-format off
+#include <hwy/foreach_target.h>  // must come first
+// clang-format on
 #include <cmath>
 #include <cstring>
 
@@ -126,7 +127,8 @@ HWY_INLINE void fake_quantize_values(const BFloat16* master, float inverse_scale
 }
 
 template <class Result>
-HWY_INLINE void fake_quantize_blocks(const BFloat16* master, size_t blocks, const Float16* stored_scales, Result* result) {
+HWY_INLINE void fake_quantize_blocks(const BFloat16* master, size_t blocks, const Float16* stored_scales,
+                                     Result* result) {
   BatchScales scales;
   for (size_t first = 0; first < blocks; first += kBatch) {
     const size_t count = HWY_MIN(kBatch, blocks - first);
@@ -156,7 +158,8 @@ void encode_q4_0_bfloat16(const BFloat16* values, size_t blocks, const Float16* 
 void fake_quantize_q4_0_float(const BFloat16* master, size_t blocks, const Float16* stored_scales, float* values) {
   fake_quantize_blocks(master, blocks, stored_scales, values);
 }
-void fake_quantize_q4_0_bfloat16(const BFloat16* master, size_t blocks, const Float16* stored_scales, BFloat16* values) {
+void fake_quantize_q4_0_bfloat16(const BFloat16* master, size_t blocks, const Float16* stored_scales,
+                                 BFloat16* values) {
   fake_quantize_blocks(master, blocks, stored_scales, values);
 }
 

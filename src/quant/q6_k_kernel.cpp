@@ -1,9 +1,10 @@
-// Q6_K for every instruction set: the search of gguf_q4_0.md 2.7. The sums of a group run strictly in element order, so the
-// lanes of a vector are the 16 groups of a block, each doing its own scalar arithmetic.
+// Q6_K for every instruction set: the search of gguf_q4_0.md 2.7. The sums of a group run strictly in element order, so
+// the lanes of a vector are the 16 groups of a block, each doing its own scalar arithmetic.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/q6_k_kernel.cpp"
-#include <hwy/foreach_target.h>
-// foreach_target must come first.
+// clang-format off
+#include <hwy/foreach_target.h>  // must come first
+// clang-format on
 #include <cmath>
 #include <cstring>
 
@@ -44,8 +45,8 @@ HWY_INLINE TrySums try_scale(const float* groups, FloatVector inverse) {
   return sums;
 }
 
-// Step 1 for as many groups as a vector has lanes: the best scale of each, and the inverse that gave its codes. Groups that
-// count as zero get 0 and 0.
+// Step 1 for as many groups as a vector has lanes: the best scale of each, and the inverse that gave its codes. Groups
+// that count as zero get 0 and 0.
 HWY_INLINE void search_groups(const float* groups, float* scales, float* inverses) {
   const Floats tag;
   const FloatVector zero = hn::Zero(tag);
@@ -66,8 +67,8 @@ HWY_INLINE void search_groups(const float* groups, float* scales, float* inverse
     if (k == 0) continue;
     const FloatVector candidate = hn::Div(hn::Set(tag, -(32.0f + 0.1f * static_cast<float>(k))), extremum);
     const TrySums sums = try_scale(groups, candidate);
-    const auto better = hn::And(hn::Gt(sums.square, zero),
-                                hn::Gt(hn::Mul(sums.along, sums.along), hn::Mul(best, sums.square)));
+    const auto better =
+        hn::And(hn::Gt(sums.square, zero), hn::Gt(hn::Mul(sums.along, sums.along), hn::Mul(best, sums.square)));
     const FloatVector candidate_scale = hn::Div(sums.along, sums.square);
     scale = hn::IfThenElse(better, candidate_scale, scale);
     best = hn::IfThenElse(better, hn::Mul(candidate_scale, sums.along), best);

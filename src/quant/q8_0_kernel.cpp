@@ -1,8 +1,9 @@
 // Q8_0 for every instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/q8_0_kernel.cpp"
-#include <hwy/foreach_target.h>
-// foreach_target must come first.
+// clang-format off
+#include <hwy/foreach_target.h>  // must come first
+// clang-format on
 #include <cmath>
 #include <cstring>
 
@@ -85,7 +86,9 @@ HWY_INLINE void fake_quantize_blocks(const BFloat16* master, size_t blocks, Resu
 }
 
 void encode_q8_0_float(const float* values, size_t blocks, uint8_t* bytes) { encode_blocks(values, blocks, bytes); }
-void encode_q8_0_bfloat16(const BFloat16* values, size_t blocks, uint8_t* bytes) { encode_blocks(values, blocks, bytes); }
+void encode_q8_0_bfloat16(const BFloat16* values, size_t blocks, uint8_t* bytes) {
+  encode_blocks(values, blocks, bytes);
+}
 void fake_quantize_q8_0_float(const BFloat16* master, size_t blocks, float* values) {
   fake_quantize_blocks(master, blocks, values);
 }

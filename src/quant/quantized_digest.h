@@ -1,5 +1,5 @@
-// SHA-256 digests of a quantized weight, from its blocks in order. Training's witness and `verify` compare these, so what is
-// hashed is the meaning of the blocks and not their packing:
+// SHA-256 digests of a quantized weight, from its blocks in order. Training's witness and `verify` compare these, so
+// what is hashed is the meaning of the blocks and not their packing:
 //   codes   one signed byte per value, row-major (Q4_0: -8..7, Q8_0: -127..127, Q6_K: -32..31)
 //   scales  the stored scale bytes per block: fp16 little-endian; Q6_K: the fp16, then its 16 sub-scales
 // Schemes that are not quantized: codes is the digest of the bytes themselves, scales is empty.

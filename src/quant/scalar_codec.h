@@ -1,5 +1,5 @@
-// One block at a time by the scalar rules of grid.h: what the vector kernels fall back to for blocks whose scale leaves the
-// normal range, and what tests compare them with.
+// One block at a time by the scalar rules of grid.h: what the vector kernels fall back to for blocks whose scale leaves
+// the normal range, and what tests compare them with.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Loads and stores that the kernels of every instruction set share. Included once per target (Highway's foreach_target).
+// Loads and stores that the kernels of every instruction set share. Included once per target (Highway's
+// foreach_target).
 #if defined(QAT_QUANT_VECTOR_LOADS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QAT_QUANT_VECTOR_LOADS_INL_H_
 #undef QAT_QUANT_VECTOR_LOADS_INL_H_

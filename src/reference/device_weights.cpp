@@ -13,10 +13,20 @@ namespace {
 
 constexpr int64_t kHalf = grid::kBlock / 2;
 
-// Signed Q4_0 code of value i in the 16 bytes of a block: low nibbles are the first half.
-int16_t nibble(const uint8_t* bytes, int64_t i) {
-  const int byte = bytes[i % kHalf];
-  return static_cast<int16_t>((i < kHalf ? byte & 15 : byte >> 4) - 8);
+// The 32 signed codes of a block, in quad order.
+void unpack_q4_0(const uint8_t* bytes, int16_t* codes) {
+  for (int64_t i = 0; i < kHalf; ++i) {
+    codes[code_place(CodeOrder::Quads, i)] = static_cast<int16_t>((bytes[i] & 15) - 8);
+    codes[code_place(CodeOrder::Quads, i + kHalf)] = static_cast<int16_t>((bytes[i] >> 4) - 8);
+  }
+}
+void unpack_q8_0(const uint8_t* bytes, int16_t* codes) {
+  for (int64_t quad = 0; quad < 8; ++quad) {
+    codes[2 * quad] = static_cast<int8_t>(bytes[4 * quad]);
+    codes[2 * quad + 1] = static_cast<int8_t>(bytes[4 * quad + 1]);
+    codes[2 * quad + 16] = static_cast<int8_t>(bytes[4 * quad + 2]);
+    codes[2 * quad + 17] = static_cast<int8_t>(bytes[4 * quad + 3]);
+  }
 }
 
 float fp16_at(const uint8_t* bytes) {
@@ -65,9 +75,7 @@ void unpack_codes(const WeightView& weight, int64_t row, CodeRow& unpacked) {
   for (int64_t b = 0; b < unpacked.blocks; ++b, block += weight.scheme->block_bytes) {
     unpacked.scales[static_cast<size_t>(b)] = fp16_at(block);
     int16_t* codes = unpacked.codes.data() + b * grid::kBlock;
-    for (int64_t i = 0; i < grid::kBlock; ++i) {
-      codes[code_place(CodeOrder::Quads, i)] = four_bits ? nibble(block + 2, i) : static_cast<int8_t>(block[2 + i]);
-    }
+    four_bits ? unpack_q4_0(block + 2, codes) : unpack_q8_0(block + 2, codes);
   }
 }
 

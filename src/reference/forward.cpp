@@ -94,8 +94,9 @@ Matrix Forward::per_layer_inputs(std::span<const int32_t> tokens, const Matrix& 
   return context;
 }
 
-CacheRotation Forward::rotation_of(const Layer& layer, const KeyValueCache& cache) const {
-  return cache_rotation(cache.type(), layers_.front().facts.head_dim, layer.facts.head_dim);
+KeyValueRotation Forward::rotation_of(const Layer& layer, const KeyValueCache& cache) const {
+  if (cache.type() != CacheType::Q8_0) return {};
+  return key_value_rotation(layers_.front().facts.head_dim, layer.facts.head_dim);
 }
 
 void Forward::append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const {
@@ -104,7 +105,7 @@ void Forward::append_keys(const Layer& layer, const Matrix& x, int64_t first_pos
   arithmetic_.norm(keys, layer.facts.head_dim, layer.key_norm, epsilon_);
   arithmetic_.rotate(keys, layer.facts.rope, first_position);
   if (config_.value_norm) arithmetic_.norm(values, layer.facts.head_dim, {}, epsilon_);
-  const CacheRotation rotation = rotation_of(layer, cache);
+  const KeyValueRotation rotation = rotation_of(layer, cache);
   rotate_groups(keys, rotation.key);
   rotate_groups(values, rotation.value);
   cache.append(keys, values);
@@ -118,7 +119,7 @@ Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& st
   arithmetic_.rotate(queries, facts.rope, state.length);
   if (config_.attention_scale != 1.0) queries *= static_cast<float>(config_.attention_scale);
   if (!facts.key_value_donor) append_keys(layer, x, state.length, cache);
-  const CacheRotation rotation = rotation_of(layer, cache);
+  const KeyValueRotation rotation = rotation_of(layer, cache);
   rotate_groups(queries, rotation.key);
   Matrix mixed = arithmetic_.attend(queries, cache,
                                     {facts.heads, facts.key_value_heads, facts.head_dim, facts.window, state.length});

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "quant/key_value_rotation.h"
 #include "reference/arithmetic.h"
 #include "reference/gguf_model.h"
 #include "reference/matrix.h"
@@ -54,7 +55,7 @@ class Forward {
   Layer resolve(const LayerConfig& facts) const;
   Matrix per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded) const;
   Matrix attention(const Layer& layer, const Matrix& x, SequenceState& state) const;
-  CacheRotation rotation_of(const Layer& layer, const KeyValueCache& cache) const;
+  KeyValueRotation rotation_of(const Layer& layer, const KeyValueCache& cache) const;
   void append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const;
   Matrix mlp(const Layer& layer, const Matrix& x) const;
   Matrix mlp_with_experts(const Layer& layer, const Matrix& residual) const;

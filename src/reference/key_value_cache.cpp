@@ -1,7 +1,6 @@
 #include "reference/key_value_cache.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
@@ -44,29 +43,6 @@ void store_q8_0(std::span<const float> values, std::byte* bytes) {
 }
 
 }  // namespace
-
-void rotate_hadamard(std::span<float> values, int64_t size) {
-  const auto group = static_cast<size_t>(size);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(size));
-  for (float& value : values) value *= scale;
-  for (size_t start = 0; start < values.size(); start += group) {
-    for (size_t half = 1; half < group; half *= 2) {
-      for (size_t i = start; i < start + group; i += 2 * half) {
-        for (size_t j = i; j < i + half; ++j) {
-          const float left = values[j];
-          const float right = values[j + half];
-          values[j] = left + right;
-          values[j + half] = left - right;
-        }
-      }
-    }
-  }
-}
-
-CacheRotation cache_rotation(CacheType type, int64_t first_layer_head_dim, int64_t head_dim) {
-  if (type != CacheType::Q8_0 || first_layer_head_dim % 64 != 0) return {};
-  return {head_dim & -head_dim, 64};
-}
 
 KeyValueCache::KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window)
     : type_(type), heads_(heads), head_dim_(head_dim), window_(window), head_bytes_(bytes_of_head(type, head_dim)) {}

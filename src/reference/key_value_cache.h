@@ -12,26 +12,13 @@ namespace qat {
 
 enum class CacheType { F32, F16, Q8_0 };
 
-// Turns groups of `size` values (a power of two) by the orthonormal Walsh-Hadamard matrix; twice gives the input again.
-// llama.cpp does this to queries, keys and values before it quantizes them (ggml_compute_forward_fwht).
-void rotate_hadamard(std::span<float> values, int64_t size);
-
-// Group sizes of that rotation, 0 = none. A quantized cache is rotated in all layers or none: if 64 divides the head
-// size of the first layer. Queries and keys then turn in the largest power of two that divides the head size, values in
-// 64 (llama-kv-cache.cpp; its log names n_rot_k and n_rot_v).
-struct CacheRotation {
-  int64_t key = 0;
-  int64_t value = 0;
-};
-CacheRotation cache_rotation(CacheType type, int64_t first_layer_head_dim, int64_t head_dim);
-
 class KeyValueCache {
  public:
   // `width` values per position for keys and as many for values. `window` > 0: positions that no later query can see
   // are dropped. Throws Error if Q8_0 blocks do not fit the heads.
   KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window);
 
-  // Appends rows [positions, width], already rotated.
+  // Appends rows [positions, width], already rotated where the cache wants it (quant/key_value_rotation.h).
   void append(const Matrix& keys, const Matrix& values);
 
   CacheType type() const { return type_; }

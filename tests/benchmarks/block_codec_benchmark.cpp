@@ -1,5 +1,5 @@
-// Speed of the block codec on one thread, in weights per second, beside a memory copy of the same input in the same run:
-// the ratio to the copy is the figure that means the same on every machine.
+// Speed of the block codec on one thread, in weights per second, beside a memory copy of the same input in the same
+// run: the ratio to the copy is the figure that means the same on every machine.
 #include <benchmark/benchmark.h>
 
 #include <cmath>

@@ -41,7 +41,7 @@ class Journey(unittest.TestCase):
         cls.config.write_text(json.dumps({
             "model": str(cls.model), "initialize": "random", "plan": "q4_0", "kv_cache": "q8_0",
             "dtype": "float32", "threads": 1, "sequence_length": 64, "gradient_accumulation": 1, "steps": 4,
-            "data": {"train": [str(cls.data)], "eval": [str(cls.data)]}, "eval": {"every_steps": 2, "documents": 4},
+            "data": {"train": [str(cls.data)], "eval": [str(cls.data)]}, "eval": {"every_steps": 2, "documents": 4}, "optimizer": {"warmup_steps": 1},
             "checkpoint": {"every_steps": 2}}))
         cls.run_folder = cls.folder / "run"
         process = run("train", cls.config, f"out={cls.run_folder}")

@@ -1,4 +1,5 @@
-// qat_export_folder FOLDER PLAN OUTPUT.gguf [THREADS]: exports a model folder under a plan, for tests of real clients and speed. Prints figures as JSON.
+// qat_export_folder FOLDER PLAN OUTPUT.gguf [THREADS]: exports a model folder under a plan, for tests of real clients
+// and speed. Prints figures as JSON.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -16,12 +17,13 @@ namespace {
 // Largest anonymous memory seen while the object lives, sampled by a thread.
 class PeakMemory {
  public:
-  PeakMemory() : sampler_([this] {
-    while (!stopped_) {
-      peak_ = std::max<uint64_t>(peak_, qat::current_memory_use().anonymous);
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-  }) {}
+  PeakMemory()
+      : sampler_([this] {
+          while (!stopped_) {
+            peak_ = std::max<uint64_t>(peak_, qat::current_memory_use().anonymous);
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          }
+        }) {}
   uint64_t finish() {
     stopped_ = true;
     if (sampler_.joinable()) sampler_.join();
@@ -56,7 +58,8 @@ void export_folder(const std::string& path, const std::string& plan_name, const 
   const qat::GgufExportFigures figures = qat::export_gguf(inputs);
   const auto weights = static_cast<double>(figures.weights);
   std::cout << "{\"weights\": " << figures.weights << ", \"file_bytes\": " << figures.file_bytes
-            << ", \"seconds\": " << figures.seconds << ", \"million_weights_per_second\": " << weights / figures.seconds / 1e6
+            << ", \"seconds\": " << figures.seconds
+            << ", \"million_weights_per_second\": " << weights / figures.seconds / 1e6
             << ", \"peak_anonymous_bytes\": " << peak.finish() << "}\n";
 }
 

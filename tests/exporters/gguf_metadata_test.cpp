@@ -86,14 +86,28 @@ TEST(GgufMetadataOfAModel, RefusesWhatLlamaCppWouldComputeDifferently) {
   };
   const Gemma4Config gemma4 = test::small_gemma4(kVocabulary);
   const Gemma4Config gemma3 = test::small_gemma3(kVocabulary);
-  expect_inexpressible(gemma4, [](Gemma4Config& c) { c.layers[4].key_value_donor = 0; }, "keys of layer 2");
-  expect_inexpressible(gemma4, [](Gemma4Config& c) { c.layers[0].key_value_donor = 1; }, "layer");
-  expect_inexpressible(gemma4, [](Gemma4Config& c) { c.attention_scale = 0.5; }, "attention scale");
-  expect_inexpressible(gemma4, [](Gemma4Config& c) { c.layers[3].rope.theta = 5; }, "layers 1 and 3");
-  expect_inexpressible(gemma4, [](Gemma4Config& c) { c.layers[3].rope.factor = 8; }, "layers 1 and 3");
-  expect_inexpressible(gemma3, [](Gemma4Config& c) { std::swap(c.layers[4].type, c.layers[5].type); c.layers[4].rope.theta = 1e6; c.layers[5].rope.theta = 1e4; }, "layer 4");
-  expect_inexpressible(gemma3, [](Gemma4Config& c) { c.attention_scale = 1.0; }, "attention scale");
-  expect_inexpressible(gemma3, [](Gemma4Config& c) { c.final_logit_softcap = 30; }, "soft-cap");
+  expect_inexpressible(
+      gemma4, [](Gemma4Config& c) { c.layers[4].key_value_donor = 0; }, "keys of layer 2");
+  expect_inexpressible(
+      gemma4, [](Gemma4Config& c) { c.layers[0].key_value_donor = 1; }, "layer");
+  expect_inexpressible(
+      gemma4, [](Gemma4Config& c) { c.attention_scale = 0.5; }, "attention scale");
+  expect_inexpressible(
+      gemma4, [](Gemma4Config& c) { c.layers[3].rope.theta = 5; }, "layers 1 and 3");
+  expect_inexpressible(
+      gemma4, [](Gemma4Config& c) { c.layers[3].rope.factor = 8; }, "layers 1 and 3");
+  expect_inexpressible(
+      gemma3,
+      [](Gemma4Config& c) {
+        std::swap(c.layers[4].type, c.layers[5].type);
+        c.layers[4].rope.theta = 1e6;
+        c.layers[5].rope.theta = 1e4;
+      },
+      "layer 4");
+  expect_inexpressible(
+      gemma3, [](Gemma4Config& c) { c.attention_scale = 1.0; }, "attention scale");
+  expect_inexpressible(
+      gemma3, [](Gemma4Config& c) { c.final_logit_softcap = 30; }, "soft-cap");
 }
 
 TEST(GgufVocabularyOfAModel, Gemma4KeepsMergesAndTypes) {
@@ -113,7 +127,8 @@ TEST(GgufVocabularyOfAModel, Gemma4KeepsMergesAndTypes) {
   EXPECT_EQ(types.back(), 5);
   EXPECT_EQ(metadata.texts("tokenizer.ggml.merges").size(), tokenizer.merges().size());
   const Merge& merge = tokenizer.merges()[3];
-  EXPECT_EQ(metadata.texts("tokenizer.ggml.merges")[3], tokenizer.piece(merge.left) + " " + tokenizer.piece(merge.right));
+  EXPECT_EQ(metadata.texts("tokenizer.ggml.merges")[3],
+            tokenizer.piece(merge.left) + " " + tokenizer.piece(merge.right));
   EXPECT_EQ(metadata.integer("tokenizer.ggml.bos_token_id"), 2);
   EXPECT_TRUE(metadata.boolean("tokenizer.ggml.add_bos_token"));
   EXPECT_FALSE(metadata.boolean("tokenizer.ggml.add_space_prefix"));
@@ -127,9 +142,11 @@ TEST(GgufVocabularyOfAModel, DelimitersThatMustBePrintedAreUserDefined) {
       make_gguf_vocabulary(tokenizer, test::small_gemma4(tokenizer.vocabulary_size()), "");
   int checked = 0;
   for (const AddedToken& token : tokenizer.added_tokens()) {
-    const bool printed = token.content.find("channel") != std::string::npos || token.content.find("tool_") != std::string::npos;
+    const bool printed =
+        token.content.find("channel") != std::string::npos || token.content.find("tool_") != std::string::npos;
     if (!token.special) continue;
-    EXPECT_EQ(vocabulary.types[static_cast<size_t>(token.id)], printed || token.content == "<|\"|>" ? 4 : 3) << token.content;
+    EXPECT_EQ(vocabulary.types[static_cast<size_t>(token.id)], printed || token.content == "<|\"|>" ? 4 : 3)
+        << token.content;
     ++checked;
   }
   EXPECT_GT(checked, 3);

@@ -35,7 +35,8 @@ inline Gemma4Config small_gemma4(int64_t vocabulary) {
       {"tie_word_embeddings", true},
       {"final_logit_softcapping", 30.0},
       {"layer_types",
-       {"sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"}},
+       {"sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention",
+        "full_attention"}},
       {"rope_parameters",
        {{"full_attention", {{"rope_type", "proportional"}, {"rope_theta", 1e6}, {"partial_rotary_factor", 0.25}}},
         {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 1e4}}}}}};
@@ -45,12 +46,21 @@ inline Gemma4Config small_gemma4(int64_t vocabulary) {
 inline Gemma4Config small_gemma3(int64_t vocabulary) {
   nlohmann::json types = nlohmann::json::array();
   for (int layer = 0; layer < 7; ++layer) types.push_back(layer == 5 ? "full_attention" : "sliding_attention");
-  const nlohmann::json config{
-      {"model_type", "gemma3_text"}, {"vocab_size", vocabulary},     {"hidden_size", 64},
-      {"num_hidden_layers", 7},      {"num_attention_heads", 2},     {"num_key_value_heads", 1},
-      {"head_dim", 32},              {"query_pre_attn_scalar", 32},  {"intermediate_size", 96},
-      {"sliding_window", 16},        {"max_position_embeddings", 256}, {"tie_word_embeddings", true},
-      {"layer_types", types},        {"rope_theta", 1e6},            {"rope_local_base_freq", 1e4}};
+  const nlohmann::json config{{"model_type", "gemma3_text"},
+                              {"vocab_size", vocabulary},
+                              {"hidden_size", 64},
+                              {"num_hidden_layers", 7},
+                              {"num_attention_heads", 2},
+                              {"num_key_value_heads", 1},
+                              {"head_dim", 32},
+                              {"query_pre_attn_scalar", 32},
+                              {"intermediate_size", 96},
+                              {"sliding_window", 16},
+                              {"max_position_embeddings", 256},
+                              {"tie_word_embeddings", true},
+                              {"layer_types", types},
+                              {"rope_theta", 1e6},
+                              {"rope_local_base_freq", 1e4}};
   return Gemma4Config::parse(config, "config.json");
 }
 
@@ -58,7 +68,8 @@ inline Gemma4Config small_gemma3(int64_t vocabulary) {
 class SmallModel final : public TensorSource {
  public:
   SmallModel(Gemma4Config config, const std::string& plan)
-      : config_(std::move(config)), table_(config_),
+      : config_(std::move(config)),
+        table_(config_),
         vocabulary_(make_gguf_vocabulary(testing::small_tokenizer(), config_, "{{ bos_token }}")) {
     const ResolvedPlan resolved = QuantPlan::load(plan).resolve(table_);
     SplitMix64 random(5);

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "quant/grid.h"
+#include "quant/key_value_rotation.h"
 #include "support/expect_error.h"
 
 namespace qat {
@@ -44,14 +45,12 @@ at::Tensor through_q8_0(const at::Tensor& rotated) {
 
 struct Case {
   int64_t head_dim;
-  CacheSide side;
   int64_t rotation;
 };
 class ByHeadSize : public ::testing::TestWithParam<Case> {};
 
 TEST_P(ByHeadSize, EqualsRotateQuantizeRotateBack) {
-  const auto [head_dim, side, rotation] = GetParam();
-  EXPECT_EQ(rotation_size(side, head_dim), rotation);
+  const auto [head_dim, rotation] = GetParam();
   const at::Tensor heads = at::randn({9, 2, head_dim}, at::kFloat);
   at::Tensor expected = heads;
   if (rotation > 0) {
@@ -63,7 +62,7 @@ TEST_P(ByHeadSize, EqualsRotateQuantizeRotateBack) {
   } else {
     expected = through_q8_0(heads);
   }
-  KeyValueFakeQuantizer quantizer("k", side, head_dim);
+  KeyValueFakeQuantizer quantizer("k", rotation, head_dim);
   const at::Tensor found = quantizer.apply(heads);
   // The rotation sums in another order than the matrix product, so a code may fall to the other side of a tie.
   const double step = heads.abs().max().item<double>() / 127 * 2;
@@ -73,16 +72,21 @@ TEST_P(ByHeadSize, EqualsRotateQuantizeRotateBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(HeadSizes, ByHeadSize,
-                         ::testing::Values(Case{32, CacheSide::Key, 0}, Case{64, CacheSide::Key, 64},
-                                           Case{128, CacheSide::Key, 128}, Case{192, CacheSide::Key, 64},
-                                           Case{128, CacheSide::Value, 64}, Case{96, CacheSide::Value, 0}));
+                         ::testing::Values(Case{32, 0}, Case{64, 64}, Case{128, 128}, Case{192, 64}, Case{128, 64}, Case{96, 0}));
+
+TEST(KeyValueRotation, FollowsTheFirstLayersHeadSize) {
+  EXPECT_EQ(key_value_rotation(64, 192).key, 64);
+  EXPECT_EQ(key_value_rotation(256, 512).key, 512);
+  EXPECT_EQ(key_value_rotation(256, 512).value, 64);
+  EXPECT_EQ(key_value_rotation(32, 64).key, 0);
+}
 
 TEST(KeyValueFakeQuantizer, TheGradientPassesStraightThroughAndOddHeadsAreRefused) {
   at::Tensor heads = at::randn({3, 1, 64}, at::kFloat).set_requires_grad(true);
-  KeyValueFakeQuantizer quantizer("k", CacheSide::Key, 64);
+  KeyValueFakeQuantizer quantizer("k", 64, 64);
   quantizer.apply(heads).sum().backward();
   EXPECT_TRUE(heads.grad().equal(at::ones({3, 1, 64}, at::kFloat)));
-  testing::expect_error([] { KeyValueFakeQuantizer odd("layers.0.key", CacheSide::Key, 48); }, {"layers.0.key", "48", "32"});
+  testing::expect_error([] { KeyValueFakeQuantizer odd("layers.0.key", 0, 48); }, {"layers.0.key", "48", "32"});
 }
 
 }  // namespace

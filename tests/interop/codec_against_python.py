@@ -42,7 +42,7 @@ def differing_blocks(scheme, found, wanted):
 
 
 def compare_with_gguf(scheme, weights, found):
-    """gguf's encoder is no transcription of the reference in two places: it computes Q4_0 codes in float64, where the reference
+    """gguf's encoder differs from the reference in two places: with numpy 1 it computes Q4_0 codes in float64, where the reference
     rounds the product to fp32 (that moves codes at ties), and it takes -0 for the extremum of a block that begins with it.
     Where a reciprocal overflows fp32 it has other codes for a block that decodes to zeros. All such blocks are counted."""
     kind = {"q4_0": GGMLQuantizationType.Q4_0, "q8_0": GGMLQuantizationType.Q8_0}[scheme]

@@ -8,7 +8,8 @@
 The last comparison is a coarse one, for wrong metadata or names: small random models amplify llama.cpp's fp16 GELU table, so
 medians over prompts are held against bounds that a wrong theta or window exceeds several times.
 
-Usage: gguf_against_clients.py PATH/TO/qat_export_folder MODEL_FOLDER...
+Usage: gguf_against_clients.py PATH/TO/qat_export_folder [MODEL_FOLDER...]
+Without folders, scripts/golden/make_tiny_models.py makes a wide random model of every kind (needs torch and transformers).
 Exit codes: 0 all good, 1 a difference, 77 skipped (numpy or gguf is missing). A missing client is named as skipped.
 """
 import argparse
@@ -255,6 +256,17 @@ def check_file(program, folder, plan, path, clients):
     return len(problems)
 
 
+def make_models(folder):
+    script = ROOT / "scripts" / "golden" / "make_tiny_models.py"
+    run = subprocess.run([sys.executable, str(script), str(folder), "--width", "wide"], capture_output=True, text=True)
+    if run.returncode != 0:
+        if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
+            print("skipped: making models needs torch and transformers")
+            sys.exit(77)
+        sys.exit(f"make_tiny_models.py failed: {run.stderr[-1000:]}")
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", nargs="?")
@@ -270,7 +282,7 @@ def main():
             print(f"{name}: skipped (not installed)")
     failures = 0
     with tempfile.TemporaryDirectory() as temporary:
-        for folder in arguments.folders:
+        for folder in arguments.folders or make_models(Path(temporary) / "models"):
             for plan in PLANS:
                 failures += check_file(arguments.program, folder, plan, Path(temporary) / "model.gguf", clients)
             if all(clients.values()):

@@ -9,6 +9,7 @@ mean and largest |difference| of log-probability over llama.cpp's best tokens. E
 """
 import argparse
 import json
+import math
 import random
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def run_llama(xllamacpp, path, cache, prompts, tokens, barred):
 
 
 def run_reference(dump, path, arithmetic, cache, prompts, answers):
-    """Per prompt and token: the log-probabilities of the whole vocabulary."""
+    """Per prompt and token: the reference's best tokens as [id, log-probability], best first."""
     requests = []
     for prompt, answer in zip(prompts, answers):
         requests.append(" ".join(map(str, [len(prompt), *prompt, *(step[0] for step in answer)])))
@@ -85,12 +86,13 @@ def compare(answers, references):
     for answer, reference in zip(answers, references):
         for (_, best), ours in zip(answer, reference):
             figures["positions"] += 1
-            choice = max(range(len(ours)), key=ours.__getitem__)
+            choice = ours[0][0]
+            ours = dict(ours)
             if best[0][1] - best[1][1] <= MARGIN:
                 figures["close"] += 1
             elif choice != best[0][0]:
                 figures["different"] += 1
-            differences += [abs(logprob - ours[token]) for token, logprob in best]
+            differences += [abs(logprob - ours.get(token, -math.inf)) for token, logprob in best]
     figures["mean"] = sum(differences) / len(differences)
     figures["largest"] = max(differences)
     figures["close_share"] = figures["close"] / figures["positions"]

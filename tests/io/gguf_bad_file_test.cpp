@@ -35,33 +35,50 @@ const std::vector<Fault>& faults() {
       {"HugeKeyLength", [](GgufBytes& f) { f.header(0, 1).number<uint64_t>(~uint64_t{0}).pad(64); }, "truncated"},
       {"EmptyKey", [](GgufBytes& f) { f.header(0, 1).text("").number<uint32_t>(7).raw({1}).pad(64); }, "empty key"},
       {"DuplicateKey",
-       [](GgufBytes& f) { f.header(0, 2).text("k").number<uint32_t>(7).raw({1}).text("k").number<uint32_t>(7).raw({1}); },
+       [](GgufBytes& f) {
+         f.header(0, 2).text("k").number<uint32_t>(7).raw({1}).text("k").number<uint32_t>(7).raw({1});
+       },
        "\"k\" comes twice"},
-      {"UnknownValueType", [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(13).pad(64); }, "unknown type 13"},
+      {"UnknownValueType", [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(13).pad(64); },
+       "unknown type 13"},
       {"BoolOfTwo", [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(7).raw({2}); }, "bool of value 2"},
-      {"HugeText", [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(8).number<uint64_t>(kHuge); }, "truncated"},
+      {"HugeText", [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(8).number<uint64_t>(kHuge); },
+       "truncated"},
       {"ArrayOfArrays",
-       [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(9).number<uint64_t>(1).pad(64); },
+       [](GgufBytes& f) {
+         f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(9).number<uint64_t>(1).pad(64);
+       },
        "array of arrays"},
       {"UnknownElementType",
-       [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(99).number<uint64_t>(1).pad(64); },
+       [](GgufBytes& f) {
+         f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(99).number<uint64_t>(1).pad(64);
+       },
        "unknown type 99"},
       {"HugeArray",
-       [](GgufBytes& f) { f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(8).number<uint64_t>(kHuge).pad(64); },
+       [](GgufBytes& f) {
+         f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(8).number<uint64_t>(kHuge).pad(64);
+       },
        "entries in \"k\""},
       {"OverflowingArray",
        [](GgufBytes& f) {
-         f.header(0, 1).text("k").number<uint32_t>(9).number<uint32_t>(12).number<uint64_t>((uint64_t{1} << 61) + 1).pad(64);
+         f.header(0, 1)
+             .text("k")
+             .number<uint32_t>(9)
+             .number<uint32_t>(12)
+             .number<uint64_t>((uint64_t{1} << 61) + 1)
+             .pad(64);
        },
        "entries in \"k\""},
       {"AlignmentZero",
-       [](GgufBytes& f) { f.header(0, 1).text("general.alignment").number<uint32_t>(4).number<uint32_t>(0); }, "power of two"},
+       [](GgufBytes& f) { f.header(0, 1).text("general.alignment").number<uint32_t>(4).number<uint32_t>(0); },
+       "power of two"},
       {"AlignmentOdd",
        [](GgufBytes& f) { f.header(0, 1).text("general.alignment").number<uint32_t>(4).number<uint32_t>(48); },
        "power of two"},
       {"AlignmentOfAnotherType",
        [](GgufBytes& f) { f.header(0, 1).text("general.alignment").number<uint32_t>(10).number<uint64_t>(32); }, "u32"},
-      {"EmptyTensorName", [](GgufBytes& f) { f.header(1, 0).tensor("", 1, 0, 0).pad().raw("1234"); }, "name has 0 bytes"},
+      {"EmptyTensorName", [](GgufBytes& f) { f.header(1, 0).tensor("", 1, 0, 0).pad().raw("1234"); },
+       "name has 0 bytes"},
       {"LongTensorName", [](GgufBytes& f) { f.header(1, 0).tensor(std::string(64, 'x'), 1, 0, 0).pad().raw("1234"); },
        "name has 64 bytes"},
       {"DuplicateTensor",
@@ -104,7 +121,8 @@ const std::vector<Fault>& faults() {
       {"DataTruncated", [](GgufBytes& f) { f.header(1, 0).tensor("t", 64, 0, 0).pad().raw(std::string(255, 'x')); },
        "outside the file's 255 bytes"},
       {"NoData", [](GgufBytes& f) { f.header(1, 0).tensor("t", 1, 0, 0); }, "outside the file's 0 bytes"},
-      {"HugeTensor", [](GgufBytes& f) { f.header(1, 0).tensor("t", int64_t{1} << 60, 0, 0).pad(256); }, "outside the file"},
+      {"HugeTensor", [](GgufBytes& f) { f.header(1, 0).tensor("t", int64_t{1} << 60, 0, 0).pad(256); },
+       "outside the file"},
   };
   return kFaults;
 }

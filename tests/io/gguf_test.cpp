@@ -31,7 +31,12 @@ std::string described_file() {
   file.text("pattern").number<uint32_t>(9).number<uint32_t>(7).number<uint64_t>(3).raw({1, 0, 1});
   file.text("tokens").number<uint32_t>(9).number<uint32_t>(8).number<uint64_t>(2).text("a").text("\xe2\x96\x81");
   file.text("norm.weight").number<uint32_t>(1).number<int64_t>(3).number<uint32_t>(0).number<uint64_t>(0);
-  file.text("up.weight").number<uint32_t>(2).number<int64_t>(32).number<int64_t>(2).number<uint32_t>(2).number<uint64_t>(32);
+  file.text("up.weight")
+      .number<uint32_t>(2)
+      .number<int64_t>(32)
+      .number<int64_t>(2)
+      .number<uint32_t>(2)
+      .number<uint64_t>(32);
   file.pad().raw(std::string(12, 'n')).pad().raw(std::string(36, 'q')).pad();
   return file.bytes();
 }
@@ -108,12 +113,22 @@ TEST(GgufFile, TakesTheAlignmentOfTheFileAndMissingFinalPadding) {
 
 TEST(GgufMetadata, EveryTypeComesBack) {
   const TemporaryFile path("types.gguf");
-  const std::vector<std::pair<std::string, GgufValue>> values{
-      {"u8", uint8_t{200}}, {"i8", int8_t{-3}}, {"u16", uint16_t{60000}}, {"i16", int16_t{-300}},
-      {"u32", uint32_t{4000000000u}}, {"i32", int32_t{-5}}, {"f32", 1.5f}, {"bool", true}, {"text", std::string("\0x", 2)},
-      {"u64", uint64_t{1} << 63}, {"i64", int64_t{-1}}, {"f64", 0.1},
-      {"floats", GgufArray(std::vector<float>{1.0f, -2.0f})}, {"none", GgufArray(std::vector<int32_t>{})},
-      {"doubles", GgufArray(std::vector<double>{0.25})}, {"bytes", GgufArray(std::vector<uint8_t>{1, 255})}};
+  const std::vector<std::pair<std::string, GgufValue>> values{{"u8", uint8_t{200}},
+                                                              {"i8", int8_t{-3}},
+                                                              {"u16", uint16_t{60000}},
+                                                              {"i16", int16_t{-300}},
+                                                              {"u32", uint32_t{4000000000u}},
+                                                              {"i32", int32_t{-5}},
+                                                              {"f32", 1.5f},
+                                                              {"bool", true},
+                                                              {"text", std::string("\0x", 2)},
+                                                              {"u64", uint64_t{1} << 63},
+                                                              {"i64", int64_t{-1}},
+                                                              {"f64", 0.1},
+                                                              {"floats", GgufArray(std::vector<float>{1.0f, -2.0f})},
+                                                              {"none", GgufArray(std::vector<int32_t>{})},
+                                                              {"doubles", GgufArray(std::vector<double>{0.25})},
+                                                              {"bytes", GgufArray(std::vector<uint8_t>{1, 255})}};
   GgufWriter writer(path.path());
   for (const auto& [key, value] : values) writer.add(key, value);
   writer.begin_data();

@@ -17,7 +17,8 @@ void encode_stream(const qat::QuantScheme& scheme, const std::string& input) {
   std::memcpy(values.data(), input.data(), values.size() * sizeof(Value));
   const auto block_size = static_cast<size_t>(scheme.block_size);
   if (values.size() * sizeof(Value) != input.size() || values.size() % block_size != 0) {
-    qat::fail("standard input: ", input.size(), " bytes are no whole number of blocks of ", scheme.block_size, " values");
+    qat::fail("standard input: ", input.size(), " bytes are no whole number of blocks of ", scheme.block_size,
+              " values");
   }
   std::vector<std::byte> blocks(static_cast<size_t>(scheme.row_bytes(static_cast<int64_t>(values.size()))));
   qat::encode_blocks(scheme.id, std::span<const Value>(values), {}, blocks);

@@ -1,4 +1,5 @@
-// Q6_K: the vector kernel, whose lanes are groups, against the steps of gguf_q4_0.md 2.7 written one value after the other.
+// Q6_K: the vector kernel, whose lanes are groups, against the steps of gguf_q4_0.md 2.7 written one value after the
+// other.
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 

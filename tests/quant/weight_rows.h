@@ -13,9 +13,9 @@ namespace qat::test {
 
 enum class RowKind { Gaussian, MixedMagnitudes, Tiny, Subnormal, Huge, Zero, Ties, Outliers, Bfloat16Ties };
 
-inline constexpr std::array kRowKinds{RowKind::Gaussian, RowKind::MixedMagnitudes, RowKind::Tiny,
-                                      RowKind::Subnormal, RowKind::Huge,           RowKind::Zero,
-                                      RowKind::Ties,      RowKind::Outliers,       RowKind::Bfloat16Ties};
+inline constexpr std::array kRowKinds{
+    RowKind::Gaussian, RowKind::MixedMagnitudes, RowKind::Tiny,        RowKind::Subnormal, RowKind::Huge, RowKind::Zero,
+    RowKind::Ties,     RowKind::Outliers,        RowKind::Bfloat16Ties};
 
 inline float gaussian(SplitMix64& random) {
   const double radius = std::sqrt(-2.0 * std::log(1.0 - random.uniform()));

@@ -17,7 +17,7 @@ namespace qat::testing {
 // Per-layer embeddings, shared keys, a double-wide MLP, sliding and full layers; every row a multiple of 256 or of 32.
 inline const char* const kTinyConfig = R"({"model_type": "gemma4_text", "num_hidden_layers": 4, "hidden_size": 64,
   "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "global_head_dim": 64, "intermediate_size": 96,
-  "sliding_window": 16, "vocab_size": 512, "hidden_size_per_layer_input": 64, "num_kv_shared_layers": 2,
+  "sliding_window": 16, "vocab_size": 576, "hidden_size_per_layer_input": 64, "num_kv_shared_layers": 2,
   "use_double_wide_mlp": true, "final_logit_softcapping": 30.0,
   "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]})";
 

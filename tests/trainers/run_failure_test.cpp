@@ -1,9 +1,12 @@
 // What stops a run, and what it leaves behind.
-#include <gmock/gmock.h>
 #include <ATen/TensorOperators.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <fstream>
+#include <limits>
 
 #include "core/error.h"
 #include "core/mapped_file.h"
@@ -74,6 +77,29 @@ TEST(RunFailureTest, APlaceThatCannotBeWrittenIsNamed) {
   const TinyRun run;
   write_file(run.folder("file"), "no folder");
   expect_error([&] { train(run.config("file/run")); }, {"file/run", "cannot be created"});
+}
+
+// A limit on the size of files stands for a full disk.
+TEST(RunFailureTest, AFullDiskKeepsTheLastCheckpointAndResumes) {
+  const TinyRun run;
+  const std::vector<std::string> half{"steps=3", "optimizer.final_ratio=1"};
+  const std::vector<std::string> whole{"steps=6", "optimizer.final_ratio=1"};
+  ASSERT_EQ(train(run.config("a", half)), 0);
+  const fs::path out = run.folder("a");
+  const std::string state = bytes_of(out / "state.h5");
+  const std::string checkpoint = bytes_of(out / "checkpoint" / "model.safetensors");
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = 1 << 16;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  expect_error([&] { train(run.config("a", whole), true); }, {out.string(), "cannot be written"});
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_TRUE(bytes_of(out / "state.h5") == state);
+  EXPECT_TRUE(bytes_of(out / "checkpoint" / "model.safetensors") == checkpoint);
+  ASSERT_EQ(train(run.config("a", whole), true), 0);
+  EXPECT_EQ(checkpoint_step(out / "checkpoint"), 6);
 }
 
 // Parts of a run put together by hand.
