@@ -146,6 +146,7 @@ void read_experts(Gemma4Config& config, const Facts& facts) {
 }
 
 void read_layers(Gemma4Config& config, const Facts& facts, const GgufFile& file) {
+  const bool gemma4 = config.family == Family::Gemma4;
   const int64_t count = facts.size("block_count");
   if (count > kMostLayers) fail(facts.where(), ": ", facts.key("block_count"), " ", count, " exceeds ", kMostLayers);
   const auto sliding = sliding_layers(facts, config.family, count);
@@ -168,6 +169,11 @@ void read_layers(Gemma4Config& config, const Facts& facts, const GgufFile& file)
     if (layer.heads % layer.key_value_heads != 0 || layer.head_dim < 2 || layer.head_dim % 2 != 0) {
       fail(facts.where(), ": layer ", i, " has ", layer.heads, " heads of ", layer.head_dim, " values and ",
            layer.key_value_heads, " key-value heads, which do not fit together");
+    }
+    const char* turning_width = sliding[index] && gemma4 ? "rope.dimension_count_swa" : "rope.dimension_count";
+    if (facts.size_or(turning_width, layer.head_dim) != layer.head_dim) {
+      fail(facts.where(), ": ", facts.key(turning_width), " is ", facts.size(turning_width), ", the heads of layer ", i,
+           " have ", layer.head_dim, " values");
     }
     layer.rope = rope_of(facts, file, config.family, sliding[index], layer.head_dim);
     layer.has_experts = config.experts > 0;

@@ -14,17 +14,15 @@ enum class CacheType { F32, F16, Q8_0 };
 
 class KeyValueCache {
  public:
-  // `width` values per position for keys and as many for values. `window` > 0: positions that no later query can see
-  // are dropped. Throws Error if Q8_0 blocks do not fit the heads.
+  // `window` > 0: positions that no later query can see are dropped. Throws Error if Q8_0 blocks do not fit the heads.
   KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window);
 
-  // Appends rows [positions, width], already rotated where the cache wants it (quant/key_value_rotation.h).
+  // Appends rows [positions, heads * head_dim], already rotated where the cache wants it (quant/key_value_rotation.h).
   void append(const Matrix& keys, const Matrix& values);
 
   CacheType type() const { return type_; }
   int64_t head_dim() const { return head_dim_; }
-  int64_t first() const { return first_; }  // the oldest position still held
-  int64_t end() const { return end_; }      // one past the newest
+  int64_t held_positions() const { return end_ - first_; }
 
   // Stored bytes of one head at one position.
   std::span<const std::byte> key(int64_t position, int64_t head) const { return part(keys_, position, head); }
