@@ -145,6 +145,17 @@ void read_experts(Gemma4Config& config, const Facts& facts) {
   }
 }
 
+// Full layers without attn_v take their raw keys as values. All of a model's do or none: otherwise a tensor is missing.
+void mark_keys_as_values(Gemma4Config& config, const GgufFile& file) {
+  const auto is_own_full = [](const LayerConfig& layer) {
+    return layer.type == LayerType::Full && !layer.key_value_donor;
+  };
+  for (const LayerConfig& layer : config.layers) {
+    if (is_own_full(layer) && file.find("blk." + std::to_string(layer.index) + ".attn_v.weight") != nullptr) return;
+  }
+  for (LayerConfig& layer : config.layers) layer.value_is_key = is_own_full(layer);
+}
+
 void read_layers(Gemma4Config& config, const Facts& facts, const GgufFile& file) {
   const bool gemma4 = config.family == Family::Gemma4;
   const int64_t count = facts.size("block_count");
@@ -180,10 +191,7 @@ void read_layers(Gemma4Config& config, const Facts& facts, const GgufFile& file)
     config.layers.push_back(layer);
   }
   assign_donors(config, facts.size_or("attention.shared_kv_layers", 0), facts);
-  for (LayerConfig& layer : config.layers) {
-    const std::string name = "blk." + std::to_string(layer.index) + ".attn_v.weight";
-    layer.value_is_key = config.family == Family::Gemma4 && !layer.key_value_donor && file.find(name) == nullptr;
-  }
+  if (gemma4) mark_keys_as_values(config, file);
 }
 
 Family family_of(const Facts& facts) {

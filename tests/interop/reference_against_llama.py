@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the reference inference with llama.cpp (PyPI xllamacpp) on GGUF files, teacher-forced on llama.cpp's greedy tokens.
 
-    reference_against_llama.py --dump PATH/qat_reference_dump [--cache f16 q8_0] [--prompts 200] [--tokens 32] FILE.gguf ...
+    reference_against_llama.py FILE.gguf ... --dump PATH/qat_reference_dump [--cache f16 q8_0] [--prompts 200] [--tokens 32]
     reference_against_llama.py --dump PATH/qat_reference_dump --export PATH/qat_export_folder [--plan q4_0] ...
 
 Without files, scripts/golden/make_tiny_models.py makes a random model of every kind and --export exports it under the plan.

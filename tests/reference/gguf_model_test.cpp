@@ -86,6 +86,7 @@ TEST_F(GgufModelTest, MissingTensorIsNamed) {
   expect_fault({.left_out = {"blk.1.ffn_down.weight"}}, {"blk.1.ffn_down.weight", "missing"});
   expect_fault({.left_out = {"output_norm.weight"}}, {"output_norm.weight", "missing"});
   expect_fault({.left_out = {"rope_freqs.weight"}}, {"rope_freqs.weight", "missing"});
+  expect_fault({.left_out = {"blk.0.attn_v.weight"}}, {"blk.0.attn_v.weight", "missing"});
   expect_fault({.experts = true, .left_out = {"blk.0.ffn_gate_inp.scale"}}, {"blk.0.ffn_gate_inp.scale"});
 }
 
