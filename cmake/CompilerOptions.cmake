@@ -9,6 +9,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 if(QAT_SANITIZE)
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
+  # Under sanitizers g++ 12 sees uninitialized values where there are none; the release build keeps warnings as errors.
+  target_compile_options(qat_options INTERFACE -Wno-error)
 endif()
 
 find_program(QAT_CCACHE ccache)

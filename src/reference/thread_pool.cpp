@@ -19,33 +19,33 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::take_iterations() {
-  std::unique_lock lock(mutex_);
+void ThreadPool::take_iterations(std::unique_lock<std::mutex>& lock) {
   while (next_ < count_) {
     const int64_t index = next_++;
+    ++running_;
     lock.unlock();
+    std::exception_ptr error;
     try {
       (*body_)(index);
-      lock.lock();
     } catch (...) {
-      lock.lock();
-      if (!error_) error_ = std::current_exception();
+      error = std::current_exception();
+    }
+    lock.lock();
+    --running_;
+    if (error) {
+      if (!error_) error_ = error;
       next_ = count_;
     }
   }
 }
 
 void ThreadPool::work() {
-  uint64_t seen = 0;
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [&] { return stop_ || round_ != seen; });
+    wake_.wait(lock, [&] { return stop_ || next_ < count_; });
     if (stop_) return;
-    seen = round_;
-    lock.unlock();
-    take_iterations();
-    lock.lock();
-    if (--busy_ == 0) done_.notify_one();
+    take_iterations(lock);
+    if (running_ == 0) done_.notify_one();
   }
 }
 
@@ -54,19 +54,15 @@ void ThreadPool::run(int64_t count, const std::function<void(int64_t)>& body) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    body_ = &body;
-    count_ = count;
-    next_ = 0;
-    error_ = nullptr;
-    busy_ = workers_.size();
-    ++round_;
-  }
-  wake_.notify_all();
-  take_iterations();
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [&] { return busy_ == 0; });
+  body_ = &body;
+  count_ = count;
+  next_ = 0;
+  error_ = nullptr;
+  wake_.notify_all();
+  take_iterations(lock);
+  // A thread that has not woken up yet holds nothing up: it finds no iteration left.
+  done_.wait(lock, [&] { return running_ == 0; });
   if (error_) std::rethrow_exception(error_);
 }
 

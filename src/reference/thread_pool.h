@@ -25,7 +25,8 @@ class ThreadPool {
 
  private:
   void work();
-  void take_iterations();
+  // Runs iterations of the current loop as long as there are any; `lock` is held before and after.
+  void take_iterations(std::unique_lock<std::mutex>& lock);
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
@@ -34,8 +35,7 @@ class ThreadPool {
   const std::function<void(int64_t)>* body_ = nullptr;
   int64_t count_ = 0;
   int64_t next_ = 0;
-  uint64_t round_ = 0;
-  size_t busy_ = 0;
+  int64_t running_ = 0;  // iterations that were taken and are not done
   bool stop_ = false;
   std::exception_ptr error_;
 };
