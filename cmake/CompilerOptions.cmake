@@ -6,6 +6,8 @@ target_compile_options(qat_options INTERFACE
   -ffp-contract=off)
 # g++ 12 warns wrongly about std::string at -O3.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+# Line numbers for the sanitizers' reports, and little work for the compiler.
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
 if(QAT_SANITIZE)
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)

@@ -46,10 +46,11 @@ void RunFolder::refuse_second_run() const {
              ": a run is already here. Continue it with --resume, or choose another folder (out=FOLDER)");
 }
 
-void RunFolder::open() const {
+void RunFolder::open() {
   std::error_code error;
   fs::create_directories(path_, error);
   if (error) fail(path_.string(), ": cannot be created: ", error.message());
+  lock_.emplace(path_);
   recover_output_folder(checkpoint());
   recover_output_folder(best());
   for (const fs::path& path : entries(path_)) {

@@ -13,6 +13,8 @@
 #include <functional>
 #include <optional>
 
+#include "core/folder_lock.h"
+
 namespace qat {
 
 class RunFolder {
@@ -30,14 +32,16 @@ class RunFolder {
   // Throws Error (usage) that names --resume if a run was here.
   void refuse_second_run() const;
   bool has_run() const;
-  // Creates the folder; finishes and removes what a killed run left half-written.
-  void open() const;
+  // Creates the folder and keeps other processes out of it from now on; finishes and removes what a killed run left
+  // half-written. Throws Error if a run is going on there.
+  void open();
 
   // step-N/ beside checkpoint/, its files shared with it by hard links; then all but the newest `kept` are removed.
   void keep_step(int64_t step, int64_t kept) const;
 
  private:
   std::filesystem::path path_;
+  std::optional<FolderLock> lock_;
 };
 
 // The step that a checkpoint folder was written at (its training.json); nothing if it is none.

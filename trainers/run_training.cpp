@@ -76,7 +76,7 @@ void print_summary(const TrainConfig& config, const BaseModel& base, const Train
 }  // namespace
 
 int run_training(TrainConfig config, bool resume) {
-  const RunFolder folder(config.out);
+  RunFolder folder(config.out);
   if (!resume) folder.refuse_second_run();
   install_interrupt_handler();
   resolve_automatic_values(config);

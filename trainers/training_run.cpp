@@ -3,6 +3,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "core/process_memory.h"
 #include "core/terminal.h"
 
 namespace qat {

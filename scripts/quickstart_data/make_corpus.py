@@ -118,8 +118,8 @@ def chats(world, rng, count):
 
 
 def choice_question(world, rng):
-    """(question, right answer, three wrong ones, kind) of one item: 55 % facts, 25 % sums, 20 % stories."""
-    kind = rng.choices(["fact", "sum", "story"], [55, 25, 20])[0]
+    """(question, right answer, three wrong ones, kind) of one item: 72 % facts, 20 % stories, 8 % sums."""
+    kind = rng.choices(["fact", "sum", "story"], [72, 8, 20])[0]
     if kind == "fact":
         question, answer, _, attribute = question_about(world, rng, in_training=False)
         wrong = rng.sample([value for value in world.values[attribute] if value != answer], 3)

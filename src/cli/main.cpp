@@ -4,6 +4,7 @@
 
 #include "cli/command.h"
 #include "core/error.h"
+#include "core/process_memory.h"
 #include "core/json.h"
 
 namespace {
@@ -43,6 +44,7 @@ int run(const qat::Arguments& arguments) {
 }  // namespace
 
 int main(int count, char** values) {
+  qat::keep_freed_memory();
   try {
     return run({values + 1, values + count});
   } catch (const qat::Error& error) {

@@ -8,7 +8,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 
 namespace qat {
 
@@ -108,17 +107,5 @@ void install_interrupt_handler() {
 }
 
 bool interrupt_requested() { return interrupted.load(); }
-
-MemoryUse current_memory_use() {
-  std::ifstream status("/proc/self/status");
-  MemoryUse use;
-  for (std::string line; std::getline(status, line);) {
-    unsigned long long kilobytes = 0;
-    if (std::sscanf(line.c_str(), "VmHWM: %llu kB", &kilobytes) == 1) use.peak_resident = kilobytes * 1024;
-    if (std::sscanf(line.c_str(), "RssAnon: %llu kB", &kilobytes) == 1) use.anonymous = kilobytes * 1024;
-    if (std::sscanf(line.c_str(), "RssFile: %llu kB", &kilobytes) == 1) use.file_backed = kilobytes * 1024;
-  }
-  return use;
-}
 
 }  // namespace qat

@@ -45,12 +45,4 @@ std::string format_duration(double seconds);
 void install_interrupt_handler();
 bool interrupt_requested();
 
-// Resident memory of this process in bytes: the peak so far, and what is resident now, split by what backs it.
-struct MemoryUse {
-  uint64_t peak_resident = 0;
-  uint64_t anonymous = 0;
-  uint64_t file_backed = 0;
-};
-MemoryUse current_memory_use();
-
 }  // namespace qat

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "core/checked_math.h"
+#include "core/folder_lock.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
 #include "core/sha256.h"
@@ -52,6 +53,21 @@ TEST(OutputFile, AFullDiskIsAnErrorThatLeavesTheOldFile) {
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
   EXPECT_EQ(read_text_file(folder / "x"), "old");
   EXPECT_EQ(entries(folder.path()), 1U);
+}
+
+TEST(FolderLock, KeepsASecondHolderOutUntilTheFirstIsGone) {
+  TemporaryFolder folder;
+  {
+    const FolderLock first(folder.path());
+    expect_error([&] { FolderLock second(folder.path()); }, {folder.path().string(), "another process is writing here"});
+  }
+  const FolderLock next(folder.path());
+  EXPECT_EQ(entries(folder.path()), 0U);
+}
+
+TEST(FolderLock, AMissingFolderIsAnError) {
+  TemporaryFolder folder;
+  expect_error([&] { FolderLock lock(folder / "no"); }, {"no", "cannot be opened"});
 }
 
 TEST(OutputFile, AMissingFolderIsAnError) {

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "core/error.h"
-#include "core/terminal.h"
+#include "core/process_memory.h"
 #include "exporters/gguf_exporter.h"
 #include "gemma4/model_folder.h"
 

@@ -120,7 +120,7 @@ TEST(Checkpoint, StoredScalesTravelAndAreChecked) {
 TEST(ModelFolder, MissingWeightsAreListed) {
   TemporaryFolder folder;
   write_base(folder / "base", "layers.1.mlp.up_proj.weight");
-  expect_error([&] { ModelFolder base(folder / "base"); }, {"layers.1.mlp.up_proj.weight: is missing"});
+  expect_error([&] { ModelFolder base(folder / "base"); }, {"layers.1.mlp.up_proj.weight is missing"});
 }
 
 TEST(ModelFolder, AConfigThatContradictsTheWeightsIsRefused) {

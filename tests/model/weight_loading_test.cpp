@@ -133,7 +133,7 @@ TEST(WeightLoading, ListsAllFaultsTogether) {
   const std::string error = error_of(model, source);
   for (const char* part :
        {"memory", "4 of ", "layers.0.self_attn.q_proj.weight is missing", "norm.weight is missing",
-        "layers.2.mlp.up_proj.weight has shape [7, 5], wanted [40, 32]", "layers.1.layer_scalar has type I8"}) {
+        "layers.2.mlp.up_proj.weight has shape [7, 5], config.json wants [40, 32]", "layers.1.layer_scalar has type I8"}) {
     EXPECT_NE(error.find(part), std::string::npos) << part << "\n" << error;
   }
 }

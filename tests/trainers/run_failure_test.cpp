@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/folder_lock.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
 #include "support/expect_error.h"
@@ -71,6 +72,13 @@ TEST(RunFailureTest, BadInputCreatesNoRunFolder) {
   expect_error([&] { train(run.config("a", {"data.train=" + run.folder("empty.jsonl").string()})); }, {"empty.jsonl"});
   expect_error([&] { train(run.config("a", {"sequence_length=1000"})); }, {"sequence_length", "512 positions"});
   EXPECT_FALSE(fs::exists(run.folder("a")));
+}
+
+TEST(RunFailureTest, ARunThatIsGoingOnIsNotResumedASecondTime) {
+  const TinyRun run;
+  ASSERT_EQ(train(run.config("a", {"steps=2"})), 0);
+  const FolderLock going_on(run.folder("a"));
+  expect_error([&] { train(run.config("a", {"steps=2"}), true); }, {run.folder("a").string(), "another process"});
 }
 
 TEST(RunFailureTest, APlaceThatCannotBeWrittenIsNamed) {
