@@ -13,6 +13,7 @@
 #include "core/terminal.h"
 #include "data/tokenizer.h"
 #include "exporters/gguf_decoder.h"
+#include "exporters/witness_caches.h"
 #include "gemma4/witness.h"
 #include "io/gguf.h"
 #include "quant/grid.h"
@@ -96,10 +97,15 @@ class GgufVerification {
   // A witness position stands for its largest logits and the sum over all of them.
   void compare_logits(const VerifyOptions& options) {
     ReferenceOptions reference{ArithmeticKind::Float, std::nullopt, options.threads};
-    if (checkpoint_.plan()->key_value_cache) reference.cache = CacheType::Q8_0;
+    WitnessCaches caches(*witness_);
+    if (checkpoint_.plan()->key_value_cache) {
+      reference.cache = CacheType::Q8_0;
+      reference.observer = &caches;
+    }
     const auto model = make_reference_model(file_, reference);
     for (size_t prompt = 0; prompt < witness_->prompts.size(); ++prompt) {
       const WitnessPrompt& expected = witness_->prompts[prompt];
+      caches.start_prompt(report_.witness_positions);
       const auto vocabulary = static_cast<size_t>(model->vocabulary_size());
       model->evaluate(expected.tokens, 0, [&](int64_t first, std::span<const float> rows) {
         for (size_t row = 0; row * vocabulary < rows.size(); ++row) {
@@ -107,6 +113,9 @@ class GgufVerification {
         }
       });
     }
+    report_.cached_codes = caches.codes();
+    report_.cached_codes_aside = caches.codes_aside();
+    if (const std::string fault = caches.fault(); !fault.empty()) differ("key-value cache", fault);
     if (report_.largest_logit_difference > kWitnessTolerance) {
       differ(where_largest_, join("logits of the reference inference differ from the witness by ",
                                   report_.largest_logit_difference, " (tolerance ", kWitnessTolerance, ")"));

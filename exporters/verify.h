@@ -20,6 +20,8 @@ struct VerifyReport {
   int64_t blocks = 0;
   int64_t witness_positions = 0;
   double largest_logit_difference = 0;
+  int64_t cached_codes = 0;        // of keys and values, compared with those that training cached
+  int64_t cached_codes_aside = 0;  // of them, one step aside (exporters/witness_caches.h)
   std::vector<std::string> differences;  // one line each, naming the tensor
 
   bool equal() const { return differences.empty(); }

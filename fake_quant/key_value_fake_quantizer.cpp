@@ -8,22 +8,10 @@
 #include "core/error.h"
 #include "fake_quant/straight_through.h"
 #include "quant/grid.h"
+#include "quant/key_value_block.h"
 #include "quant/key_value_rotation.h"
 
 namespace qat {
-
-namespace {
-
-void through_q8_0(std::span<float> head) {
-  for (size_t start = 0; start < head.size(); start += grid::kBlock) {
-    const auto block = std::span<float, grid::kBlock>(head.subspan(start, grid::kBlock));
-    const Float16 scale = to_float16(grid::q8_0_scale(block));
-    const float inverse = grid::q8_0_runtime_inverse(block);
-    for (float& value : block) value = grid::q8_0_value(grid::q8_0_runtime_code(value, inverse), scale);
-  }
-}
-
-}  // namespace
 
 KeyValueFakeQuantizer::KeyValueFakeQuantizer(std::string name, int64_t rotation, int64_t head_dim)
     : name_(std::move(name)), rotation_(rotation) {
@@ -43,14 +31,18 @@ at::Tensor KeyValueFakeQuantizer::apply(const at::Tensor& activation) {
     const int64_t head_dim = value.size(-1);
     const int64_t heads = value.numel() / head_dim;
     auto* data = value.mutable_data_ptr<float>();
+    const int64_t head_bytes = key_value_bytes(head_dim);
+    std::vector<std::byte> blocks(static_cast<size_t>(heads * head_bytes));
     at::parallel_for(0, heads, 16, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const std::span<float> head(data + i * head_dim, static_cast<size_t>(head_dim));
         if (rotation_ > 0) rotate_hadamard(head, rotation_);
-        through_q8_0(head);
+        encode_key_values(head, blocks.data() + i * head_bytes);
+        decode_key_values(blocks.data() + i * head_bytes, head);
         if (rotation_ > 0) rotate_hadamard(head, rotation_);
       }
     });
+    if (recorded_ != nullptr) recorded_->insert(recorded_->end(), blocks.begin(), blocks.end());
     value = value.to(activation.scalar_type());
   }
   return straight_through(activation, value);

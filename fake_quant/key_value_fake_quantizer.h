@@ -3,7 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "model/projection.h"
 
@@ -18,6 +20,9 @@ class KeyValueFakeQuantizer final : public ActivationTransform {
   // [..., head_dim] -> the same, as read back from the cache; straight-through gradient.
   at::Tensor apply(const at::Tensor& activation) override;
 
+  // Until nullptr is given, apply() appends what it stores: blocks of quant/key_value_block.h.
+  void record_into(std::vector<std::byte>* blocks) { recorded_ = blocks; }
+
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool has_fired() const { return fired_; }
   const std::string& name() const { return name_; }
@@ -27,6 +32,7 @@ class KeyValueFakeQuantizer final : public ActivationTransform {
   int64_t rotation_;
   bool enabled_ = true;
   bool fired_ = false;
+  std::vector<std::byte>* recorded_ = nullptr;
 };
 
 }  // namespace qat

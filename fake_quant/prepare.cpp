@@ -15,10 +15,15 @@
 namespace qat {
 
 struct FakeQuantSet::State {
+  struct LayerCache {
+    int64_t layer;
+    std::shared_ptr<KeyValueFakeQuantizer> key;
+    std::shared_ptr<KeyValueFakeQuantizer> value;
+  };
   Gemma4Model* model = nullptr;
   bool enabled = true;
   std::vector<std::shared_ptr<WeightFakeQuantizer>> weights;
-  std::vector<std::shared_ptr<KeyValueFakeQuantizer>> key_values;
+  std::vector<LayerCache> caches;
 };
 
 FakeQuantSet::FakeQuantSet() : state_(std::make_unique<State>()) {}
@@ -26,13 +31,16 @@ FakeQuantSet::~FakeQuantSet() = default;
 FakeQuantSet::FakeQuantSet(FakeQuantSet&&) noexcept = default;
 FakeQuantSet& FakeQuantSet::operator=(FakeQuantSet&&) noexcept = default;
 
-bool FakeQuantSet::empty() const { return state_->weights.empty() && state_->key_values.empty(); }
+bool FakeQuantSet::empty() const { return state_->weights.empty() && state_->caches.empty(); }
 bool FakeQuantSet::enabled() const { return state_->enabled; }
 
 void FakeQuantSet::set_enabled(bool enabled) {
   state_->enabled = enabled;
   for (const auto& quantizer : state_->weights) quantizer->set_enabled(enabled);
-  for (const auto& quantizer : state_->key_values) quantizer->set_enabled(enabled);
+  for (const auto& cache : state_->caches) {
+    cache.key->set_enabled(enabled);
+    cache.value->set_enabled(enabled);
+  }
 }
 
 void FakeQuantSet::masters_changed() {
@@ -41,11 +49,13 @@ void FakeQuantSet::masters_changed() {
 
 void FakeQuantSet::check_all_fired() const {
   std::string silent;
-  for (const auto& quantizer : state_->weights) {
-    if (!quantizer->has_fired()) silent += "\n  " + quantizer->name();
-  }
-  for (const auto& quantizer : state_->key_values) {
-    if (!quantizer->has_fired()) silent += "\n  " + quantizer->name();
+  const auto check = [&](const auto& quantizer) {
+    if (!quantizer.has_fired()) silent += "\n  " + quantizer.name();
+  };
+  for (const auto& quantizer : state_->weights) check(*quantizer);
+  for (const auto& cache : state_->caches) {
+    check(*cache.key);
+    check(*cache.value);
   }
   if (silent.empty()) return;
   fail("the plan quantizes these, but no forward pass ever used their quantizers, so nothing was trained for them:", silent);
@@ -122,17 +132,40 @@ FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan,
     auto value = std::make_shared<KeyValueFakeQuantizer>(name + "value_cache", rotation.value, layer.head_dim);
     model.key_transform(layer.index) = key;
     model.value_transform(layer.index) = value;
-    set.state_->key_values.push_back(std::move(key));
-    set.state_->key_values.push_back(std::move(value));
+    set.state_->caches.push_back({layer.index, std::move(key), std::move(value)});
   }
   return set;
 }
+
+// Records what every layer caches, for its lifetime.
+class CacheRecording {
+ public:
+  CacheRecording(const FakeQuantSet& fake_quant, std::map<int64_t, WitnessCache>& recorded) : fake_quant_(fake_quant) {
+    for (const auto& cache : fake_quant_.state_->caches) {
+      WitnessCache& target = recorded[cache.layer];
+      cache.key->record_into(&target.keys);
+      cache.value->record_into(&target.values);
+    }
+  }
+  ~CacheRecording() {
+    for (const auto& cache : fake_quant_.state_->caches) {
+      cache.key->record_into(nullptr);
+      cache.value->record_into(nullptr);
+    }
+  }
+  CacheRecording(const CacheRecording&) = delete;
+  CacheRecording& operator=(const CacheRecording&) = delete;
+
+ private:
+  const FakeQuantSet& fake_quant_;
+};
 
 Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
                      const std::vector<std::vector<int32_t>>& prompts) {
   const c10::NoGradGuard no_grad;
   QAT_CHECK(model.dtype() == at::kFloat);
   Witness witness;
+  const CacheRecording recording(fake_quant, witness.caches);
   for (const auto& prompt : prompts) {
     const auto count = std::min<size_t>(prompt.size(), kWitnessPositions);
     if (count == 0) continue;

@@ -41,6 +41,7 @@ class FakeQuantSet {
   std::map<std::string, WeightDigest, std::less<>> digests() const;
 
  private:
+  friend class CacheRecording;
   friend FakeQuantSet prepare(Gemma4Model&, const ResolvedPlan&,
                               const std::function<std::span<const Float16>(const std::string&)>&);
   struct State;

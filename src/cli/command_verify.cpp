@@ -45,6 +45,10 @@ int command_verify(const Arguments& arguments) {
     std::printf("  witness              %" PRId64 " positions, largest logit difference %.2e\n", report.witness_positions,
                 report.largest_logit_difference);
   }
+  if (report.cached_codes > 0) {
+    std::printf("  key-value cache      %" PRId64 " codes compared, %" PRId64 " on a rounding edge\n", report.cached_codes,
+                report.cached_codes_aside);
+  }
   for (const std::string& difference : report.differences) std::printf("  different: %s\n", difference.c_str());
   return static_cast<int>(report.equal() ? ExitCode::Done : ExitCode::Different);
 }

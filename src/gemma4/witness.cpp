@@ -1,11 +1,13 @@
 #include "gemma4/witness.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <span>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -14,6 +16,25 @@
 namespace qat {
 
 namespace {
+
+constexpr std::string_view kKeyCache = "key_cache.";
+constexpr std::string_view kValueCache = "value_cache.";
+
+// The bytes of "key_cache.3" and the like go to the layer in the name.
+void read_cache(const TensorView& tensor, const std::string& where, std::map<int64_t, WitnessCache>& caches) {
+  for (const bool is_key : {true, false}) {
+    const std::string_view prefix = is_key ? kKeyCache : kValueCache;
+    if (!tensor.name.starts_with(prefix)) continue;
+    int64_t layer = -1;
+    const char* end = tensor.name.data() + tensor.name.size();
+    const auto [stop, error] = std::from_chars(tensor.name.data() + prefix.size(), end, layer);
+    if (error != std::errc() || stop != end || layer < 0 || tensor.type != ElementType::U8) {
+      fail(where, ": tensor \"", tensor.name, "\" is damaged; train or quantize again");
+    }
+    auto& target = is_key ? caches[layer].keys : caches[layer].values;
+    target.assign(tensor.bytes.begin(), tensor.bytes.end());
+  }
+}
 
 template <class T>
 std::span<const T> values_of(const SafetensorsSource& source, const char* name, ElementType type, size_t count) {
@@ -80,11 +101,19 @@ void Witness::save(const std::filesystem::path& file) const {
   writer.declare("top_tokens", ElementType::I32, {positions, top});
   writer.declare("top_logits", ElementType::F32, {positions, top});
   writer.declare("log_sum_exp", ElementType::F32, {positions});
+  for (const auto& [layer, cache] : caches) {
+    writer.declare(join(kKeyCache, layer), ElementType::U8, {static_cast<int64_t>(cache.keys.size())});
+    writer.declare(join(kValueCache, layer), ElementType::U8, {static_cast<int64_t>(cache.values.size())});
+  }
   writer.write(std::as_bytes(std::span(lengths)));
   writer.write(std::as_bytes(std::span(tokens)));
   writer.write(std::as_bytes(std::span(top_tokens)));
   writer.write(std::as_bytes(std::span(top_logits)));
   writer.write(std::as_bytes(std::span(log_sum_exp)));
+  for (const auto& [layer, cache] : caches) {
+    writer.write(cache.keys);
+    writer.write(cache.values);
+  }
   writer.commit();
 }
 
@@ -107,6 +136,8 @@ Witness Witness::load(const std::filesystem::path& file) {
     };
     witness.digests[item.key()] = {part("codes"), part("scales"), part("values")};
   }
+
+  for (const TensorView& tensor : source.tensors()) read_cache(tensor, file.string(), witness.caches);
 
   const TensorView* lengths_view = source.find("prompt_lengths");
   const TensorView* top_view = source.find("top_tokens");

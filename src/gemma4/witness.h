@@ -2,6 +2,7 @@
 // with it and needs neither LibTorch nor the training data.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -35,8 +36,16 @@ struct WitnessPrompt {
   std::vector<WitnessPosition> positions;  // one per token
 };
 
+// What a layer cached at all positions of all prompts, one after another: blocks of quant/key_value_block.h,
+// [positions, key-value heads, head size].
+struct WitnessCache {
+  std::vector<std::byte> keys;
+  std::vector<std::byte> values;
+};
+
 struct Witness {
   std::map<std::string, WeightDigest, std::less<>> digests;  // by WeightTable name; quantized weights
+  std::map<int64_t, WitnessCache> caches;                    // by layer; empty unless the plan quantizes the cache
   std::vector<WitnessPrompt> prompts;
 
   void save(const std::filesystem::path& file) const;

@@ -99,16 +99,19 @@ KeyValueRotation Forward::rotation_of(const Layer& layer, const KeyValueCache& c
   return key_value_rotation(layers_.front().facts.head_dim, layer.facts.head_dim);
 }
 
-void Forward::append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const {
+void Forward::append_keys(const Layer& layer, const Matrix& x, SequenceState& state, KeyValueCache& cache) const {
   Matrix keys = arithmetic_.linear(x, layer.key);
   Matrix values = layer.facts.value_is_key ? keys : arithmetic_.linear(x, layer.value);
   arithmetic_.norm(keys, layer.facts.head_dim, layer.key_norm, epsilon_);
-  arithmetic_.rotate(keys, layer.facts.rope, first_position);
+  arithmetic_.rotate(keys, layer.facts.rope, state.length);
   if (config_.value_norm) arithmetic_.norm(values, layer.facts.head_dim, {}, epsilon_);
   const KeyValueRotation rotation = rotation_of(layer, cache);
   rotate_groups(keys, rotation.key);
   rotate_groups(values, rotation.value);
   cache.append(keys, values);
+  if (state.observer == nullptr) return;
+  state.observer->appended(layer.facts.index, state.length, keys.rows(), cache.newest_keys(keys.rows()),
+                           cache.newest_values(keys.rows()));
 }
 
 Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& state) const {
@@ -118,7 +121,7 @@ Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& st
   arithmetic_.norm(queries, facts.head_dim, layer.query_norm, epsilon_);
   arithmetic_.rotate(queries, facts.rope, state.length);
   if (config_.attention_scale != 1.0) queries *= static_cast<float>(config_.attention_scale);
-  if (!facts.key_value_donor) append_keys(layer, x, state.length, cache);
+  if (!facts.key_value_donor) append_keys(layer, x, state, cache);
   const KeyValueRotation rotation = rotation_of(layer, cache);
   rotate_groups(queries, rotation.key);
   Matrix mixed = arithmetic_.attend(queries, cache,

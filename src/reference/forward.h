@@ -19,6 +19,7 @@ namespace qat {
 struct SequenceState {
   std::vector<std::optional<KeyValueCache>> caches;
   int64_t length = 0;
+  CacheObserver* observer = nullptr;
 };
 
 class Forward {
@@ -56,7 +57,7 @@ class Forward {
   Matrix per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded) const;
   Matrix attention(const Layer& layer, const Matrix& x, SequenceState& state) const;
   KeyValueRotation rotation_of(const Layer& layer, const KeyValueCache& cache) const;
-  void append_keys(const Layer& layer, const Matrix& x, int64_t first_position, KeyValueCache& cache) const;
+  void append_keys(const Layer& layer, const Matrix& x, SequenceState& state, KeyValueCache& cache) const;
   Matrix mlp(const Layer& layer, const Matrix& x) const;
   Matrix mlp_with_experts(const Layer& layer, const Matrix& residual) const;
   Matrix expert_outputs(const Experts& experts, const Matrix& residual, Matrix x) const;

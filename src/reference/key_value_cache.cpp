@@ -6,12 +6,11 @@
 #include "core/error.h"
 #include "core/float_types.h"
 #include "quant/grid.h"
+#include "quant/key_value_block.h"
 
 namespace qat {
 
 namespace {
-
-constexpr int64_t kBlockBytes = 2 + grid::kBlock;  // fp16 scale, 32 codes
 
 int64_t bytes_of_head(CacheType type, int64_t head_dim) {
   switch (type) {
@@ -24,22 +23,10 @@ int64_t bytes_of_head(CacheType type, int64_t head_dim) {
         fail("a q8_0 key-value cache needs head sizes that ", grid::kBlock, " divides, found ", head_dim,
              "; use an f16 cache");
       }
-      return head_dim / grid::kBlock * kBlockBytes;
+      return key_value_bytes(head_dim);
   }
   QAT_CHECK(false);
   return 0;
-}
-
-void store_q8_0(std::span<const float> values, std::byte* bytes) {
-  for (size_t i = 0; i < values.size(); i += grid::kBlock, bytes += kBlockBytes) {
-    const std::span<const float, grid::kBlock> block(values.data() + i, grid::kBlock);
-    const Float16 scale = to_float16(grid::q8_0_scale(block));
-    const float inverse = grid::q8_0_runtime_inverse(block);
-    std::memcpy(bytes, &scale, sizeof(scale));
-    for (size_t j = 0; j < grid::kBlock; ++j) {
-      bytes[2 + j] = static_cast<std::byte>(grid::q8_0_runtime_code(block[j], inverse));
-    }
-  }
 }
 
 }  // namespace
@@ -70,7 +57,7 @@ void KeyValueCache::store(const Matrix& rows, std::vector<std::byte>& bytes) con
       }
       break;
     case CacheType::Q8_0:
-      store_q8_0(values, target);
+      encode_key_values(values, target);
       break;
   }
 }
@@ -92,6 +79,12 @@ void KeyValueCache::append(const Matrix& keys, const Matrix& values) {
   end_ += keys.rows();
 }
 
+std::span<std::byte> KeyValueCache::newest(std::vector<std::byte>& bytes, int64_t rows) const {
+  const auto size = static_cast<size_t>(rows * heads_ * head_bytes_);
+  QAT_CHECK(size <= bytes.size());
+  return std::span(bytes).last(size);
+}
+
 void decode_cached(CacheType type, std::span<const std::byte> stored, std::span<float> values) {
   switch (type) {
     case CacheType::F32:
@@ -105,12 +98,7 @@ void decode_cached(CacheType type, std::span<const std::byte> stored, std::span<
       }
       break;
     case CacheType::Q8_0:
-      for (size_t i = 0; i < values.size(); ++i) {
-        const std::byte* block = stored.data() + i / grid::kBlock * kBlockBytes;
-        Float16 scale;
-        std::memcpy(&scale, block, sizeof(scale));
-        values[i] = grid::q8_0_value(static_cast<int8_t>(block[2 + i % grid::kBlock]), scale);
-      }
+      decode_key_values(stored.data(), values);
       break;
   }
 }

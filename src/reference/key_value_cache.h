@@ -20,6 +20,10 @@ class KeyValueCache {
   // Appends rows [positions, heads * head_dim], already rotated where the cache wants it (quant/key_value_rotation.h).
   void append(const Matrix& keys, const Matrix& values);
 
+  // Stored bytes of the newest rows, to read or to replace.
+  std::span<std::byte> newest_keys(int64_t rows) { return newest(keys_, rows); }
+  std::span<std::byte> newest_values(int64_t rows) { return newest(values_, rows); }
+
   CacheType type() const { return type_; }
   int64_t head_dim() const { return head_dim_; }
   int64_t held_positions() const { return end_ - first_; }
@@ -31,6 +35,7 @@ class KeyValueCache {
  private:
   std::span<const std::byte> part(const std::vector<std::byte>& rows, int64_t position, int64_t head) const;
   void store(const Matrix& rows, std::vector<std::byte>& bytes) const;
+  std::span<std::byte> newest(std::vector<std::byte>& bytes, int64_t rows) const;
   void drop_unseen();
 
   CacheType type_;
@@ -42,6 +47,15 @@ class KeyValueCache {
   int64_t end_ = 0;
   std::vector<std::byte> keys_;
   std::vector<std::byte> values_;
+};
+
+// Sees what a layer has just cached, and may replace it.
+class CacheObserver {
+ public:
+  virtual ~CacheObserver() = default;
+  // Rows of `positions` positions from `first_position` on.
+  virtual void appended(int64_t layer, int64_t first_position, int64_t positions, std::span<std::byte> keys,
+                        std::span<std::byte> values) = 0;
 };
 
 // Decodes what KeyValueCache stores for one head.

@@ -42,6 +42,7 @@ class ReferenceModel final : public LanguageModel {
         arithmetic_(options.arithmetic == ArithmeticKind::Float ? make_float_arithmetic(pool_)
                                                                 : make_device_arithmetic(pool_)),
         forward_(model_, *arithmetic_),
+        observer_(options.observer),
         cache_(options.cache.value_or(options.arithmetic == ArithmeticKind::Float ? CacheType::F32 : CacheType::F16)) {
     forward_.start(cache_);
   }
@@ -50,6 +51,7 @@ class ReferenceModel final : public LanguageModel {
 
   void evaluate(std::span<const int32_t> tokens, int64_t first_position, const LogitsSink& sink) override {
     SequenceState state = forward_.start(cache_);
+    state.observer = observer_;
     const int64_t rows_at_once = std::max<int64_t>(1, kLogitsBudget / vocabulary_size());
     const auto count = static_cast<int64_t>(tokens.size());
     for (int64_t start = 0; start < count; start += kChunkTokens) {
@@ -70,6 +72,7 @@ class ReferenceModel final : public LanguageModel {
   ThreadPool pool_;
   std::unique_ptr<Arithmetic> arithmetic_;
   Forward forward_;
+  CacheObserver* observer_;
   CacheType cache_;
 };
 

@@ -19,6 +19,7 @@ struct ReferenceOptions {
   ArithmeticKind arithmetic = ArithmeticKind::Float;
   std::optional<CacheType> cache;  // default: F32 for Float, F16 for Device
   int threads = 0;                 // 0 = one per processor; results do not depend on it
+  CacheObserver* observer = nullptr;  // of evaluate(); must outlive the model
 };
 
 // `file` must outlive the model and its sessions; weights stay where they are mapped. Throws Error if the file is no

@@ -139,6 +139,31 @@ TEST_F(Verification, AChangedUnquantizedWeightIsNamed) {
   expect_difference(verify(), {"blk.1.post_ffw_norm.weight", "element 0"});
 }
 
+// A training cache of another rule: `change` gets the codes that training recorded for the keys of layer 1.
+TEST_F(Verification, CachedCodesOfAnotherRuleAreNamed) {
+  quantize("q4_0", "q8_0");
+  export_file();
+  const VerifyReport equal = verify();
+  ASSERT_TRUE(equal.equal()) << equal.differences.front();
+  EXPECT_GT(equal.cached_codes, 1000);
+  const fs::path file = folder_ / "checkpoint" / "witness.safetensors";
+  const Witness recorded = Witness::load(file);
+  const auto with_keys = [&](const std::function<void(std::vector<std::byte>&)>& change) {
+    Witness changed = recorded;
+    change(changed.caches.at(1).keys);
+    changed.save(file);
+    return verify();
+  };
+  const auto add = [](std::byte& code, int step) { code = static_cast<std::byte>(static_cast<int8_t>(code) + step); };
+  expect_difference(with_keys([&](auto& keys) { add(keys[40], keys[40] == std::byte{127} ? -2 : 2); }),
+                    {"key-value cache", "keys of layer 1", "training cached"});
+  expect_difference(with_keys([&](auto& keys) {
+                      for (size_t i = 2; i < keys.size(); i += 34) add(keys[i], keys[i] == std::byte{127} ? -1 : 1);
+                    }),
+                    {"key-value cache", "one step beside", "another rule"});
+  expect_difference(with_keys([&](auto& keys) { keys.clear(); }), {"key-value cache", "the witness lacks the keys of layer 1"});
+}
+
 TEST_F(Verification, AnotherPlanIsNamed) {
   quantize("q4_0", "none");
   export_file();
