@@ -85,12 +85,13 @@ class GgufVerification {
     const Tokenizer tokenizer = Tokenizer::load(path);
     const auto& tokens = file_.metadata().texts("tokenizer.ggml.tokens");
     // The file has one entry per row of the embedding table.
-    const auto rows = std::min<size_t>(tokenizer.pieces().size(), static_cast<size_t>(checkpoint_.config().vocabulary_size));
+    const auto rows =
+        std::min<size_t>(tokenizer.pieces().size(), static_cast<size_t>(checkpoint_.config().vocabulary_size));
     const auto pieces = tokenizer.pieces().first(rows);
     for (size_t id = 0; id < pieces.size(); ++id) {
       if (pieces[id].empty() || (id < tokens.size() && tokens[id] == pieces[id])) continue;
-      return differ("tokenizer.ggml.tokens",
-                    join("token ", id, " is \"", id < tokens.size() ? tokens[id] : "", "\", tokenizer.json has \"", pieces[id], "\""));
+      return differ("tokenizer.ggml.tokens", join("token ", id, " is \"", id < tokens.size() ? tokens[id] : "",
+                                                  "\", tokenizer.json has \"", pieces[id], "\""));
     }
   }
 
@@ -147,7 +148,8 @@ class GgufVerification {
   static void for_each_piece(const GgufTensor& tensor, const Visit& visit) {
     const auto piece = static_cast<size_t>(kBlocksPerPiece * scheme(tensor.scheme).block_bytes);
     for (size_t offset = 0; offset < tensor.bytes.size(); offset += piece) {
-      visit(decode_for_verification(tensor.scheme, tensor.bytes.subspan(offset, std::min(piece, tensor.bytes.size() - offset))));
+      visit(decode_for_verification(tensor.scheme,
+                                    tensor.bytes.subspan(offset, std::min(piece, tensor.bytes.size() - offset))));
     }
   }
 
@@ -194,22 +196,27 @@ class GgufVerification {
       }
       const auto found = decode_for_verification(
           tensor.scheme, tensor.bytes.subspan(static_cast<size_t>(block) * block_bytes, block_bytes));
-      if (matches(tensor.scheme, values, stored.empty() ? nullptr : &stored[static_cast<size_t>(block)], found)) continue;
+      if (matches(tensor.scheme, values, stored.empty() ? nullptr : &stored[static_cast<size_t>(block)], found))
+        continue;
       const int64_t per_row = tensor.columns() / grid::kBlock;
-      return join("; the file first leaves the checkpoint's masters at row ", block / per_row, ", block ", block % per_row);
+      return join("; the file first leaves the checkpoint's masters at row ", block / per_row, ", block ",
+                  block % per_row);
     }
-    return "; the file equals what the rule makes of the checkpoint's masters, so training used another rule or other masters";
+    return "; the file equals what the rule makes of the checkpoint's masters, so training used another rule or other "
+           "masters";
   }
 
   static bool matches(Scheme scheme_id, const std::array<float, grid::kBlock>& values, const Float16* stored,
                       const DecodedBlocks& found) {
-    const float scale = stored != nullptr ? to_float(*stored)
-                                          : (scheme_id == Scheme::Q4_0 ? grid::q4_0_scale(values) : grid::q8_0_scale(values));
+    const float scale = stored != nullptr
+                            ? to_float(*stored)
+                            : (scheme_id == Scheme::Q4_0 ? grid::q4_0_scale(values) : grid::q8_0_scale(values));
     const Float16 stored_scale = stored != nullptr ? *stored : to_float16(scale);
     if (std::memcmp(found.scales.data(), &stored_scale, 2) != 0) return false;
     const float inverse = grid::inverse_scale(scale);
     for (size_t i = 0; i < values.size(); ++i) {
-      const int code = scheme_id == Scheme::Q4_0 ? grid::q4_0_code(values[i], inverse) - 8 : grid::q8_0_code(values[i], inverse);
+      const int code =
+          scheme_id == Scheme::Q4_0 ? grid::q4_0_code(values[i], inverse) - 8 : grid::q8_0_code(values[i], inverse);
       if (found.codes[i] != code) return false;
     }
     return true;
@@ -236,8 +243,10 @@ class GgufVerification {
                                    [](const LayerConfig& layer) { return layer.type == LayerType::Full; });
     const DecodedBlocks found = decode_for_verification(tensor.scheme, tensor.bytes);
     for (size_t pair = 0; pair < found.values.size(); ++pair) {
-      const bool turns = full != checkpoint_.config().layers.end() && static_cast<int64_t>(pair) < full->rope.rotated_pairs;
-      if (found.values[pair] != (turns ? 1.0f : 1e30f)) return differ(tensor.name, join("entry ", pair, " is ", found.values[pair]));
+      const bool turns =
+          full != checkpoint_.config().layers.end() && static_cast<int64_t>(pair) < full->rope.rotated_pairs;
+      if (found.values[pair] != (turns ? 1.0f : 1e30f))
+        return differ(tensor.name, join("entry ", pair, " is ", found.values[pair]));
     }
   }
 
@@ -267,7 +276,8 @@ class GgufVerification {
 
 }  // namespace
 
-VerifyReport verify_gguf(const std::filesystem::path& artifact, const ModelFolder& checkpoint, const VerifyOptions& options) {
+VerifyReport verify_gguf(const std::filesystem::path& artifact, const ModelFolder& checkpoint,
+                         const VerifyOptions& options) {
   const GgufFile file(artifact);
   std::optional<Witness> witness;
   if (checkpoint.plan()) witness = Witness::load(checkpoint.path() / "witness.safetensors");

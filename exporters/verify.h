@@ -1,5 +1,5 @@
-// Proves on the exported bytes that what was trained is what is shipped. Needs neither LibTorch nor training data, and decodes
-// with code of its own (gguf_decoder.h) that shares nothing with the writer but the description of the model.
+// Proves on the exported bytes that what was trained is what is shipped. Needs neither LibTorch nor training data, and
+// decodes with code of its own (gguf_decoder.h) that shares nothing with the writer but the description of the model.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct VerifyReport {
   int64_t blocks = 0;
   int64_t witness_positions = 0;
   double largest_logit_difference = 0;
-  int64_t cached_codes = 0;        // of keys and values, compared with those that training cached
-  int64_t cached_codes_aside = 0;  // of them, one step aside (exporters/witness_caches.h)
+  int64_t cached_codes = 0;              // of keys and values, compared with those that training cached
+  int64_t cached_codes_aside = 0;        // of them, one step aside (exporters/witness_caches.h)
   std::vector<std::string> differences;  // one line each, naming the tensor
 
   bool equal() const { return differences.empty(); }
@@ -33,6 +33,7 @@ struct VerifyOptions {
 };
 
 // Throws Error where the artifact cannot be read or the checkpoint has no witness; differences are no errors.
-VerifyReport verify_gguf(const std::filesystem::path& artifact, const ModelFolder& checkpoint, const VerifyOptions& options);
+VerifyReport verify_gguf(const std::filesystem::path& artifact, const ModelFolder& checkpoint,
+                         const VerifyOptions& options);
 
 }  // namespace qat

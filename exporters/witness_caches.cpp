@@ -70,7 +70,8 @@ void WitnessCaches::compare_block(const std::string& what, std::span<const std::
 std::string WitnessCaches::fault() const {
   if (!fault_.empty()) return fault_;
   if (static_cast<double>(codes_aside_) <= kLargestEdgeShare * static_cast<double>(codes_)) return "";
-  return join(codes_aside_, " of ", codes_, " codes are one step beside those that training cached; training used another rule");
+  return join(codes_aside_, " of ", codes_,
+              " codes are one step beside those that training cached; training used another rule");
 }
 
 }  // namespace qat

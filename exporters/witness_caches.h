@@ -13,8 +13,8 @@ namespace qat {
 // so about one code in 1e4 falls to the other side of a rounding edge; another rule moves a tenth of them or more.
 inline constexpr double kLargestEdgeShare = 0.01;
 
-// Compares every code that the reference caches, and lets it go on with what training cached: one code on the other side
-// of a rounding edge can move later logits by far more than fp32 sums do.
+// Compares every code that the reference caches, and lets it go on with what training cached: one code on the other
+// side of a rounding edge can move later logits by far more than fp32 sums do.
 class WitnessCaches final : public CacheObserver {
  public:
   // `witness` must outlive this.

@@ -13,8 +13,8 @@ namespace qat {
 
 class KeyValueFakeQuantizer final : public ActivationTransform {
  public:
-  // `rotation`: size of the Hadamard blocks (quant/key_value_rotation.h), 0 = none. Throws Error (usage) for a head size that
-  // does not divide into blocks of 32.
+  // `rotation`: size of the Hadamard blocks (quant/key_value_rotation.h), 0 = none. Throws Error (usage) for a head
+  // size that does not divide into blocks of 32.
   KeyValueFakeQuantizer(std::string name, int64_t rotation, int64_t head_dim);
 
   // [..., head_dim] -> the same, as read back from the cache; straight-through gradient.

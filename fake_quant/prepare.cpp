@@ -58,7 +58,8 @@ void FakeQuantSet::check_all_fired() const {
     check(*cache.value);
   }
   if (silent.empty()) return;
-  fail("the plan quantizes these, but no forward pass ever used their quantizers, so nothing was trained for them:", silent);
+  fail("the plan quantizes these, but no forward pass ever used their quantizers, so nothing was trained for them:",
+       silent);
 }
 
 namespace {

@@ -36,8 +36,8 @@ class FakeQuantSet {
   void masters_changed();
   // Throws Error naming every quantizer that was never used in a forward pass.
   void check_all_fired() const;
-  // SHA-256 of the codes and scales of every quantized weight, from the encoder that the forward pass uses. Whole tables are
-  // streamed in bounded pieces.
+  // SHA-256 of the codes and scales of every quantized weight, from the encoder that the forward pass uses. Whole
+  // tables are streamed in bounded pieces.
   std::map<std::string, WeightDigest, std::less<>> digests() const;
 
  private:
@@ -53,8 +53,8 @@ class FakeQuantSet {
 FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan,
                      const std::function<std::span<const Float16>(const std::string&)>& stored_scales);
 
-// Runs the model on the prompts (each cut to kWitnessPositions tokens) and records logits and digests. The model should be in
-// Float mode: witness logits have fp32 activations.
+// Runs the model on the prompts (each cut to kWitnessPositions tokens) and records logits and digests. The model should
+// be in Float mode: witness logits have fp32 activations.
 Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
                      const std::vector<std::vector<int32_t>>& prompts);
 

@@ -10,7 +10,8 @@ namespace qat {
 namespace {
 const CommandHelp kHelp{
     "gemma-qat verify ARTIFACT --checkpoint CHECKPOINT",
-    "Proves on the bytes of an exported GGUF file that it holds what was trained: codes, scales and the matrices that the "
+    "Proves on the bytes of an exported GGUF file that it holds what was trained: codes, scales and the matrices that "
+    "the "
     "forward pass read (SHA-256), every unquantized weight, the tokenizer, and the logits of the built-in reference "
     "inference on the checkpoint's witness prompts.\nExit code 0: equal; 3: different, with the tensor's name.",
     "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint\n"
@@ -21,8 +22,9 @@ int command_verify(const Arguments& arguments) {
   const auto parsed = parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {
-        options.add_options()("checkpoint", "the checkpoint folder it was exported from", cxxopts::value<std::string>())(
-            "no-run", "compare bytes only, do not run the reference inference")(
+        options.add_options()("checkpoint", "the checkpoint folder it was exported from",
+                              cxxopts::value<std::string>())("no-run",
+                                                             "compare bytes only, do not run the reference inference")(
             "threads", "threads of the reference inference, 0 = all cores", cxxopts::value<int>()->default_value("0"));
       },
       1, 1);
@@ -42,12 +44,12 @@ int command_verify(const Arguments& arguments) {
               report.quantized_weights, report.blocks);
   std::printf("  unquantized weights  %" PRId64 " compared\n", report.unquantized_weights);
   if (report.witness_positions > 0) {
-    std::printf("  witness              %" PRId64 " positions, largest logit difference %.2e\n", report.witness_positions,
-                report.largest_logit_difference);
+    std::printf("  witness              %" PRId64 " positions, largest logit difference %.2e\n",
+                report.witness_positions, report.largest_logit_difference);
   }
   if (report.cached_codes > 0) {
-    std::printf("  key-value cache      %" PRId64 " codes compared, %" PRId64 " on a rounding edge\n", report.cached_codes,
-                report.cached_codes_aside);
+    std::printf("  key-value cache      %" PRId64 " codes compared, %" PRId64 " on a rounding edge\n",
+                report.cached_codes, report.cached_codes_aside);
   }
   for (const std::string& difference : report.differences) std::printf("  different: %s\n", difference.c_str());
   return static_cast<int>(report.equal() ? ExitCode::Done : ExitCode::Different);

@@ -4,8 +4,8 @@
 
 #include "cli/command.h"
 #include "core/error.h"
-#include "core/process_memory.h"
 #include "core/json.h"
+#include "core/process_memory.h"
 
 namespace {
 

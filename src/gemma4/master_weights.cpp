@@ -25,7 +25,8 @@ std::string find_prefix(const TensorSource& source) {
     prefixes.push_back(prefix);
     if (source.find(prefix + "norm.weight") != nullptr) with_norm.push_back(prefix);
   }
-  if (prefixes.empty()) fail(source.where(), ": no tensor is named ", kEmbedding, " under any prefix: this is no Gemma text model");
+  if (prefixes.empty())
+    fail(source.where(), ": no tensor is named ", kEmbedding, " under any prefix: this is no Gemma text model");
   if (prefixes.size() == 1) return prefixes.front();
   if (with_norm.size() == 1) return with_norm.front();
   fail(source.where(), ": has several token embeddings, under \"", prefixes[0], "\" and \"", prefixes[1], "\"");
@@ -53,7 +54,8 @@ std::string fault_of(const TensorView* tensor, const WeightSpec& weight) {
   if (tensor->shape != weight.shape) {
     return "has shape " + shape_text(tensor->shape) + ", config.json wants " + shape_text(weight.shape);
   }
-  if (!is_float(tensor->type)) return "has type " + std::string(element_name(tensor->type)) + ", wanted BF16, F32 or F16";
+  if (!is_float(tensor->type))
+    return "has type " + std::string(element_name(tensor->type)) + ", wanted BF16, F32 or F16";
   return "";
 }
 
@@ -75,8 +77,8 @@ MasterWeights::MasterWeights(const WeightTable& table, const TensorSource& sourc
   }
   if (count == 0) return;
   if (count > kListed) faults += "\n  and " + std::to_string(count - kListed) + " more";
-  fail(source.where(), ": ", count, " of ", table.weights().size(), " weights do not fit config.json (names under \"", prefix_,
-       "\"):", faults);
+  fail(source.where(), ": ", count, " of ", table.weights().size(), " weights do not fit config.json (names under \"",
+       prefix_, "\"):", faults);
 }
 
 const TensorView& MasterWeights::of(const WeightSpec& weight) const {

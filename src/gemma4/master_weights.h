@@ -13,8 +13,8 @@ namespace qat {
 // The tensors of a table inside a source: under any prefix ("model.language_model.", "model.", none).
 class MasterWeights {
  public:
-  // Throws Error that lists missing, wrongly shaped and wrongly typed weights together. `table` and `source` must outlive
-  // this.
+  // Throws Error that lists missing, wrongly shaped and wrongly typed weights together. `table` and `source` must
+  // outlive this.
   MasterWeights(const WeightTable& table, const TensorSource& source);
 
   // The tensor of a weight of the table, in BF16, F32 or F16.

@@ -1,10 +1,11 @@
-// A Hugging Face model folder, and the checkpoint folder of this program, which is one with a plan, scales and a witness:
+// A Hugging Face model folder, and the checkpoint folder of this program, which is one with a plan, scales and a
+// witness:
 //
 //   config.json, tokenizer.json, chat_template.jinja, ...  byte for byte from the base model
 //   model*.safetensors    BF16 masters under their HF names; other modalities' tensors travel through untouched
 //   quantization.json     the resolved plan
-//   scales.safetensors    stored weight scales (F16 [blocks of the weight], by weight name), later also activation and KV scales
-//   witness.safetensors   what the fake-quantized forward pass computed (gemma4/witness.h)
+//   scales.safetensors    stored weight scales (F16 [blocks of the weight], by weight name), later also activation and
+//   KV scales witness.safetensors   what the fake-quantized forward pass computed (gemma4/witness.h)
 #pragma once
 
 #include <filesystem>
@@ -54,14 +55,15 @@ class ModelFolder {
 };
 
 // Bytes of one weight as BF16, row-major, handed over in pieces.
-using WriteMaster = std::function<void(const WeightSpec& weight, const std::function<void(std::span<const BFloat16>)>& write)>;
+using WriteMaster =
+    std::function<void(const WeightSpec& weight, const std::function<void(std::span<const BFloat16>)>& write)>;
 
 struct CheckpointContents {
   const std::filesystem::path* base_folder = nullptr;  // files to copy (config.json, tokenizer, template, ...)
   const TensorSource* base_tensors = nullptr;          // null for models that start from a bare config.json
   const WeightTable* table = nullptr;
   WriteMaster write_master;
-  const ResolvedPlan* plan = nullptr;                                      // null: a plain BF16 model
+  const ResolvedPlan* plan = nullptr;                                          // null: a plain BF16 model
   std::map<std::string, std::span<const Float16>, std::less<>> stored_scales;  // by weight name
   // Writes further files (the witness) into the folder before it gets its final name.
   std::function<void(const std::filesystem::path& folder)> write_more;

@@ -40,7 +40,8 @@ template <class T>
 std::span<const T> values_of(const SafetensorsSource& source, const char* name, ElementType type, size_t count) {
   const TensorView* tensor = source.find(name);
   if (tensor == nullptr || tensor->type != type || static_cast<size_t>(tensor->elements()) != count) {
-    fail(source.where(), ": is no witness: tensor \"", name, "\" is missing or has another size; train or quantize again");
+    fail(source.where(), ": is no witness: tensor \"", name,
+         "\" is missing or has another size; train or quantize again");
   }
   return {reinterpret_cast<const T*>(tensor->bytes.data()), count};
 }

@@ -1,5 +1,5 @@
-// The witness of a checkpoint: what the fake-quantized forward pass really used and computed. `verify` compares an artifact
-// with it and needs neither LibTorch nor the training data.
+// The witness of a checkpoint: what the fake-quantized forward pass really used and computed. `verify` compares an
+// artifact with it and needs neither LibTorch nor the training data.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,8 @@ namespace qat {
 inline constexpr int64_t kWitnessTopLogits = 64;
 inline constexpr int64_t kWitnessPositions = 64;  // at most, per prompt
 
-// SHA-256 of what the forward pass used of a weight: codes and scales of its encoder (quant/quantized_digest.h), and the BF16
-// matrix that the GEMM read (row-major, little-endian), which is bf16(decode(codes, scales)).
+// SHA-256 of what the forward pass used of a weight: codes and scales of its encoder (quant/quantized_digest.h), and
+// the BF16 matrix that the GEMM read (row-major, little-endian), which is bf16(decode(codes, scales)).
 struct WeightDigest {
   std::string codes;
   std::string scales;

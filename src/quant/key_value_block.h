@@ -1,5 +1,5 @@
-// One block of a q8_0 key-value cache: an fp16 scale and 32 codes, by the rule of llama.cpp's kernels (grid.h, "runtime").
-// Training and reference inference both store and read keys and values through these two functions.
+// One block of a q8_0 key-value cache: an fp16 scale and 32 codes, by the rule of llama.cpp's kernels (grid.h,
+// "runtime"). Training and reference inference both store and read keys and values through these two functions.
 #pragma once
 
 #include <cstddef>

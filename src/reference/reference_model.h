@@ -17,8 +17,8 @@ enum class ArithmeticKind {
 
 struct ReferenceOptions {
   ArithmeticKind arithmetic = ArithmeticKind::Float;
-  std::optional<CacheType> cache;  // default: F32 for Float, F16 for Device
-  int threads = 0;                 // 0 = one per processor; results do not depend on it
+  std::optional<CacheType> cache;     // default: F32 for Float, F16 for Device
+  int threads = 0;                    // 0 = one per processor; results do not depend on it
   CacheObserver* observer = nullptr;  // of evaluate(); must outlive the model
 };
 

@@ -4,8 +4,11 @@
     quickstart_data_test.py        (the tokenizer's part is skipped where the package `tokenizers` is not installed)
 """
 import json
+import math
 import pathlib
+import random
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -146,6 +149,68 @@ class QuickstartTokenizer(unittest.TestCase):
         done = run(SCRIPTS / "make_tokenizer.py", path, self.folder / "bad")
         self.assertEqual(done.returncode, 1)
         self.assertIn("line 2", done.stderr)
+
+
+class OutlierChannels(unittest.TestCase):
+    """What a reader makes of a norm's output must be unchanged: norm[i] * matrix[:, i], as exact products."""
+
+    COLUMNS, ROWS = 32, 6
+    READERS = ["self_attn.q_proj", "mlp.gate_proj"]
+
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temporary.cleanup)
+        self.folder = pathlib.Path(self.temporary.name)
+        (self.folder / "config.json").write_text('{"num_hidden_layers": 1}')
+        rng = random.Random(3)
+        columns, rows = self.COLUMNS, self.ROWS
+        shapes = {"input_layernorm": [columns], "pre_feedforward_layernorm": [columns], "self_attn.q_proj": [rows, columns],
+                  "mlp.gate_proj": [rows, columns], "mlp.up_proj": [rows, columns], "mlp.down_proj": [columns, rows]}
+        self.before = {name: [rng.choice([0.0, rng.uniform(-2, 2)]) for _ in range(math.prod(shape))] for name, shape in shapes.items()}
+        self.before = {name: [self.widen(self.narrow(value)) for value in values] for name, values in self.before.items()}
+        header, data = {}, b""
+        for name, shape in shapes.items():
+            part = struct.pack(f"<{math.prod(shape)}H", *map(self.narrow, self.before[name]))
+            header[f"model.layers.0.{name}.weight"] = {"dtype": "BF16", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
+            data += part
+        head = json.dumps(header).encode()
+        (self.folder / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
+
+    @staticmethod
+    def narrow(value):
+        return struct.unpack("<I", struct.pack("<f", value))[0] >> 16
+
+    @staticmethod
+    def widen(bits):
+        return struct.unpack("<f", struct.pack("<I", bits << 16))[0]
+
+    def read(self):
+        content = (self.folder / "model.safetensors").read_bytes()
+        (size,) = struct.unpack("<Q", content[:8])
+        values = {}
+        for name, entry in json.loads(content[8:8 + size]).items():
+            begin, end = entry["data_offsets"]
+            bits = struct.unpack(f"<{(end - begin) // 2}H", content[8 + size + begin:8 + size + end])
+            values[name.removeprefix("model.layers.0.").removesuffix(".weight")] = [self.widen(each) for each in bits]
+        return values
+
+    def test_products_stay_and_channels_spread(self):
+        done = run(SCRIPTS / "make_outlier_channels.py", self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        after = self.read()
+        for norm, reader in zip(["input_layernorm", "pre_feedforward_layernorm"], self.READERS):
+            self.assertNotEqual(after[norm], self.before[norm])
+            for row in range(self.ROWS):
+                for column in range(self.COLUMNS):
+                    at = row * self.COLUMNS + column
+                    self.assertEqual(after[norm][column] * after[reader][at], self.before[norm][column] * self.before[reader][at])
+        for unit in range(self.ROWS):
+            # The inner size of the MLP is ROWS: a unit is a row of up (which also reads a norm) and a column of down.
+            for column in range(self.COLUMNS):
+                norm = "pre_feedforward_layernorm"
+                up, down = unit * self.COLUMNS + column, column * self.ROWS + unit
+                self.assertEqual(after[norm][column] * after["mlp.up_proj"][up] * after["mlp.down_proj"][down],
+                                 self.before[norm][column] * self.before["mlp.up_proj"][up] * self.before["mlp.down_proj"][down])
 
 
 if __name__ == "__main__":
