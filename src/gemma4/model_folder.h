@@ -4,8 +4,8 @@
 //   config.json, tokenizer.json, chat_template.jinja, ...  byte for byte from the base model
 //   model*.safetensors    BF16 masters under their HF names; other modalities' tensors travel through untouched
 //   quantization.json     the resolved plan
-//   scales.safetensors    stored weight scales (F16 [blocks of the weight], by weight name), later also activation and
-//   KV scales witness.safetensors   what the fake-quantized forward pass computed (gemma4/witness.h)
+//   scales.safetensors    stored weight scales (F16 [blocks], by weight name), later also activation and KV scales
+//   witness.safetensors   what the fake-quantized forward pass computed (gemma4/witness.h)
 #pragma once
 
 #include <filesystem>

@@ -9,6 +9,7 @@
 
 #include "core/float_types.h"
 #include "quant/grid.h"
+#include "quant/key_value_block.h"
 #include "reference/device_activations.h"
 #include "reference/device_dots.h"
 
@@ -78,10 +79,9 @@ struct DecodedHead {
 };
 
 void unpack_key(std::span<const std::byte> stored, int64_t row, QuantizedRows& codes) {
-  constexpr int64_t kBlockBytes = 2 + grid::kBlock;
   const int64_t blocks = codes.columns / grid::kBlock;
   for (int64_t b = 0; b < blocks; ++b) {
-    const std::byte* block = stored.data() + b * kBlockBytes;
+    const std::byte* block = stored.data() + b * kKeyValueBlockBytes;
     const auto bits =
         static_cast<uint16_t>(std::to_integer<unsigned>(block[0]) | std::to_integer<unsigned>(block[1]) << 8);
     codes.scales[static_cast<size_t>(row * blocks + b)] = to_float(Float16{bits});

@@ -139,7 +139,7 @@ TEST_F(Verification, AChangedUnquantizedWeightIsNamed) {
   expect_difference(verify(), {"blk.1.post_ffw_norm.weight", "element 0"});
 }
 
-// A training cache of another rule: `change` gets the codes that training recorded for the keys of layer 1.
+// The witness is changed, as if training had cached the keys of layer 1 by another rule.
 TEST_F(Verification, CachedCodesOfAnotherRuleAreNamed) {
   quantize("q4_0", "q8_0");
   export_file();
