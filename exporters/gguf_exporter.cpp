@@ -23,6 +23,10 @@ void check_weight(const ExportedWeight& weight) {
   if (weight.master->elements() != spec.elements()) {
     fail("weight ", spec.name, ": its master has ", weight.master->elements(), " values, wanted are ", spec.elements());
   }
+  if (row.has_row_scales()) {
+    fail("weight ", spec.name, ": GGUF files cannot hold ", row.name, "; a checkpoint of a mobile plan is exported with ",
+         "--format mobile-hf or litertlm");
+  }
   if (spec.columns() % row.block_size != 0) {
     fail("weight ", spec.name, ": rows of ", spec.columns(), " values are no whole blocks of ", row.name, " (",
          row.block_size, "); choose another scheme for ", role_name(spec.role), " in the plan");

@@ -71,7 +71,8 @@ int64_t WeightSpec::elements() const {
 void WeightTable::add(std::string name, std::string gguf_name, std::vector<int64_t> shape, WeightRole role,
                       std::optional<int64_t> layer) {
   if (!element_count(shape)) fail("config.json: the shape of ", name, " overflows");
-  weights_.push_back({std::move(name), std::move(gguf_name), std::move(shape), role, layer});
+  const int64_t columns = shape.back();
+  weights_.push_back({std::move(name), std::move(gguf_name), std::move(shape), role, layer, columns});
 }
 
 void WeightTable::add_layer(const Gemma4Config& config, const LayerConfig& layer) {
@@ -137,6 +138,7 @@ WeightTable::WeightTable(const Gemma4Config& config) {
     const int64_t width = config.layer_count() * config.per_layer_input_size;
     add("embed_tokens_per_layer.weight", "per_layer_token_embd.weight", {config.vocabulary_size, width},
         WeightRole::PerLayerEmbedding);
+    weights_.back().scale_width = config.per_layer_input_size;
     add("per_layer_model_projection.weight", "per_layer_model_proj.weight", {width, hidden},
         WeightRole::PerLayerModelProjection);
     add("per_layer_projection_norm.weight", "per_layer_proj_norm.weight", {config.per_layer_input_size}, WeightRole::Norm);

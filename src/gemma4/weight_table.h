@@ -49,8 +49,10 @@ struct WeightSpec {
   std::vector<int64_t> shape;  // row-major, slowest first: [out, in], [vocabulary, width], [experts, out, in], [width]
   WeightRole role;
   std::optional<int64_t> layer;
+  int64_t scale_width = 0;  // consecutive values that share a scale under schemes with row scales: a row, or a layer's slice
 
   int64_t elements() const;
+  int64_t row_scales() const { return elements() / scale_width; }
   int64_t columns() const { return shape.back(); }
   int64_t rows() const { return elements() / columns(); }
 };

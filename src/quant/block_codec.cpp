@@ -90,6 +90,10 @@ void encode(Scheme id, std::span<const Value> values, std::span<const Float16> s
       return kernels::encode_q8_0(values.data(), count, bytes);
     case Scheme::Q6_K:
       return encode_q6_k(values, bytes);
+    case Scheme::Int2:
+    case Scheme::Int4:
+    case Scheme::Int8:
+      break;  // quant/row_codec.h
   }
   QAT_CHECK(false);
 }
@@ -155,6 +159,10 @@ void decode_blocks(Scheme id, std::span<const std::byte> blocks, std::span<float
       return kernels::decode_q8_0(bytes, count, values.data());
     case Scheme::Q6_K:
       return kernels::decode_q6_k(bytes, count, values.data());
+    case Scheme::Int2:
+    case Scheme::Int4:
+    case Scheme::Int8:
+      break;  // quant/row_codec.h
   }
   QAT_CHECK(false);
 }

@@ -1,7 +1,7 @@
 // THE grid: the scalar rules of every quantization scheme. Training, exporters, reference inference and tests call these;
 // no other file rounds to a grid. All arithmetic is fp32, one rounding per operation, never contracted to an FMA.
 //
-// Q4_0, Q8_0 and Q6_K follow ggml's reference quantizers (quantize_row_{q4_0,q8_0,q6_K}_ref; gguf_q4_0.md 2.2, 2.3, 2.7).
+// Int2, Int4 and Int8 follow the integer kernels of LiteRT's CPU delegate (mobile_format.md 1.3, 1.4, 3). Q4_0, Q8_0 and Q6_K follow ggml's reference quantizers (quantize_row_{q4_0,q8_0,q6_K}_ref; gguf_q4_0.md 2.2, 2.3, 2.7).
 #pragma once
 
 #include <cmath>
@@ -119,5 +119,26 @@ inline float q8_k_inverse(std::span<const float, kSuperBlock> block) {
 inline int8_t q8_k_code(float value, float inverse) {
   return static_cast<int8_t>(std::fmin(round_half_even(value * inverse), 127.0f));
 }
+
+// ---- Signed integers under one fp32 scale: Int2, Int4 and Int8 rows of weights, static int8 activations, the int8 KV cache.
+// `inverse` is inverse_scale(scale), rounded to fp32 before the product.
+
+// Code of a value: halves go to the even code. A value that is no number gets code_max.
+inline int8_t integer_code(float value, float inverse, int code_min, int code_max) {
+  const float scaled = std::fmax(std::fmin(value * inverse, static_cast<float>(code_max)), static_cast<float>(code_min));
+  return static_cast<int8_t>(round_half_even(scaled));
+}
+
+inline float integer_value(int8_t code, float scale) { return static_cast<float>(code) * scale; }
+
+// Whether a value lies inside the range that the codes cover: outside, a clipped straight-through estimator passes no
+// gradient.
+inline bool integer_inside_range(float value, float inverse, int code_min, int code_max) {
+  const float scaled = value * inverse;
+  return scaled >= static_cast<float>(code_min) && scaled <= static_cast<float>(code_max);
+}
+
+inline constexpr int kActivationMin = -128;  // codes of static activations and of the int8 KV cache
+inline constexpr int kActivationMax = 127;
 
 }  // namespace qat::grid

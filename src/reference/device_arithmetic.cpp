@@ -61,6 +61,10 @@ class DeviceArithmetic final : public Arithmetic {
       case Scheme::F16:
       case Scheme::BF16:
         return linear_floats(x, weight, row_by_row);
+      case Scheme::Int2:
+      case Scheme::Int4:
+      case Scheme::Int8:
+        break;  // no GGUF file holds them
     }
     QAT_CHECK(false);
     return {};

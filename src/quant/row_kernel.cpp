@@ -1,0 +1,215 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "quant/row_kernel.cpp"
+// clang-format off
+#include <hwy/foreach_target.h>  // must come first
+// clang-format on
+#include <hwy/highway.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/float_types.h"
+#include "quant/grid.h"
+#include "quant/row_kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace qat::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+using kernels::IntegerGrid;
+using FloatTag = hn::ScalableTag<float>;
+
+HWY_INLINE hn::Vec<FloatTag> load(FloatTag tag, const float* values) { return hn::LoadU(tag, values); }
+HWY_INLINE hn::Vec<FloatTag> load(FloatTag tag, const BFloat16* values) {
+  const hn::RebindToSigned<FloatTag> wide;
+  const hn::Rebind<uint16_t, FloatTag> narrow;
+  const auto bits = hn::PromoteTo(wide, hn::LoadU(narrow, reinterpret_cast<const uint16_t*>(values)));
+  return hn::BitCast(tag, hn::ShiftLeft<16>(bits));
+}
+
+// The code as a whole float. Min and Max return their second operand for a NaN, as fmin and fmax of the scalar rule return
+// the number.
+HWY_INLINE hn::Vec<FloatTag> code_of(FloatTag tag, hn::Vec<FloatTag> value, const IntegerGrid& grid) {
+  const auto scaled = hn::Mul(value, hn::Set(tag, grid.inverse));
+  const auto upper = hn::IfThenElse(hn::Lt(scaled, hn::Set(tag, grid.code_max)), scaled, hn::Set(tag, grid.code_max));
+  return hn::Round(hn::IfThenElse(hn::Gt(upper, hn::Set(tag, grid.code_min)), upper, hn::Set(tag, grid.code_min)));
+}
+
+HWY_INLINE float scalar_code(float value, const IntegerGrid& grid) {
+  return static_cast<float>(
+      grid::integer_code(value, grid.inverse, static_cast<int>(grid.code_min), static_cast<int>(grid.code_max)));
+}
+
+HWY_INLINE float widen(float value) { return value; }
+HWY_INLINE float widen(BFloat16 value) { return to_float(value); }
+
+template <class Value>
+HWY_INLINE void encode(const Value* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
+  const FloatTag tag;
+  const hn::RebindToSigned<FloatTag> integers;
+  const hn::Rebind<int8_t, FloatTag> bytes;
+  const size_t lanes = hn::Lanes(tag);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    hn::StoreU(hn::DemoteTo(bytes, hn::ConvertTo(integers, code_of(tag, load(tag, values + i), grid))), bytes, codes + i);
+  }
+  for (; i < count; ++i) codes[i] = static_cast<int8_t>(scalar_code(widen(values[i]), grid));
+}
+
+template <class Value>
+HWY_INLINE void fake_quantize(const Value* values, size_t count, const IntegerGrid& grid, float* results) {
+  const FloatTag tag;
+  const size_t lanes = hn::Lanes(tag);
+  const auto scale = hn::Set(tag, grid.scale);
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    hn::StoreU(hn::Mul(code_of(tag, load(tag, values + i), grid), scale), tag, results + i);
+  }
+  for (; i < count; ++i) results[i] = scalar_code(widen(values[i]), grid) * grid.scale;
+}
+
+void encode_float(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
+  encode(values, count, grid, codes);
+}
+void encode_bfloat16(const BFloat16* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
+  encode(values, count, grid, codes);
+}
+void fake_quantize_float(const float* values, size_t count, const IntegerGrid& grid, float* results) {
+  fake_quantize(values, count, grid, results);
+}
+void fake_quantize_bfloat16(const BFloat16* values, size_t count, const IntegerGrid& grid, float* results) {
+  fake_quantize(values, count, grid, results);
+}
+
+// A sum of floats: short runs of fp32 additions in every lane, gathered in a double.
+class Sum {
+ public:
+  HWY_INLINE Sum() : lanes_(hn::Zero(FloatTag())) {}
+  HWY_INLINE void add(hn::Vec<FloatTag> part) {
+    lanes_ = hn::Add(lanes_, part);
+    if (++additions_ % kRun == 0) flush();
+  }
+  HWY_INLINE double total() {
+    flush();
+    return total_;
+  }
+
+ private:
+  static constexpr size_t kRun = 16;
+
+  HWY_INLINE void flush() {
+    const FloatTag tag;
+    total_ += static_cast<double>(hn::GetLane(hn::SumOfLanes(tag, lanes_)));
+    lanes_ = hn::Zero(tag);
+  }
+
+  hn::Vec<FloatTag> lanes_;
+  size_t additions_ = 0;
+  double total_ = 0;
+};
+
+double squared_error_float(const float* values, size_t count, const IntegerGrid& grid) {
+  const FloatTag tag;
+  const size_t lanes = hn::Lanes(tag);
+  const auto scale = hn::Set(tag, grid.scale);
+  Sum sum;
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto value = load(tag, values + i);
+    const auto error = hn::Sub(hn::Mul(code_of(tag, value, grid), scale), value);
+    sum.add(hn::Mul(error, error));
+  }
+  double total = sum.total();
+  for (; i < count; ++i) {
+    const float error = scalar_code(values[i], grid) * grid.scale - values[i];
+    total += static_cast<double>(error * error);
+  }
+  return total;
+}
+
+kernels::CodeProducts code_products_float(const float* values, size_t count, const IntegerGrid& grid) {
+  const FloatTag tag;
+  const size_t lanes = hn::Lanes(tag);
+  Sum with_value;
+  Sum with_code;
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto value = load(tag, values + i);
+    const auto code = code_of(tag, value, grid);
+    with_value.add(hn::Mul(code, value));
+    with_code.add(hn::Mul(code, code));
+  }
+  kernels::CodeProducts products{with_value.total(), with_code.total()};
+  for (; i < count; ++i) {
+    const float code = scalar_code(values[i], grid);
+    products.code_value += static_cast<double>(code * values[i]);
+    products.code_code += static_cast<double>(code * code);
+  }
+  return products;
+}
+
+double scale_gradient_float(const float* values, const float* gradient, size_t count, const IntegerGrid& grid,
+                            float* masked) {
+  const FloatTag tag;
+  const size_t lanes = hn::Lanes(tag);
+  const auto code_min = hn::Set(tag, grid.code_min);
+  const auto code_max = hn::Set(tag, grid.code_max);
+  Sum sum;
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const auto value = load(tag, values + i);
+    const auto scaled = hn::Mul(value, hn::Set(tag, grid.inverse));
+    const auto inside = hn::And(hn::Ge(scaled, code_min), hn::Le(scaled, code_max));
+    const auto code = code_of(tag, value, grid);
+    const auto step = hn::IfThenElse(inside, hn::Sub(code, scaled), code);
+    const auto incoming = load(tag, gradient + i);
+    sum.add(hn::Mul(incoming, step));
+    hn::StoreU(hn::IfThenElseZero(inside, incoming), tag, masked + i);
+  }
+  double total = sum.total();
+  for (; i < count; ++i) {
+    const float scaled = values[i] * grid.inverse;
+    const bool inside = scaled >= grid.code_min && scaled <= grid.code_max;
+    const float code = scalar_code(values[i], grid);
+    total += static_cast<double>(gradient[i] * (inside ? code - scaled : code));
+    masked[i] = inside ? gradient[i] : 0.0f;
+  }
+  return total;
+}
+
+}  // namespace qat::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace qat::kernels {
+HWY_EXPORT(encode_float);
+HWY_EXPORT(encode_bfloat16);
+HWY_EXPORT(fake_quantize_float);
+HWY_EXPORT(fake_quantize_bfloat16);
+HWY_EXPORT(squared_error_float);
+HWY_EXPORT(code_products_float);
+HWY_EXPORT(scale_gradient_float);
+
+void encode_integers(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(encode_float)(values, count, grid, codes);
+}
+void encode_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(encode_bfloat16)(values, count, grid, codes);
+}
+void fake_quantize_integers(const float* values, size_t count, const IntegerGrid& grid, float* results) {
+  HWY_DYNAMIC_DISPATCH(fake_quantize_float)(values, count, grid, results);
+}
+void fake_quantize_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, float* results) {
+  HWY_DYNAMIC_DISPATCH(fake_quantize_bfloat16)(values, count, grid, results);
+}
+double squared_error(const float* values, size_t count, const IntegerGrid& grid) {
+  return HWY_DYNAMIC_DISPATCH(squared_error_float)(values, count, grid);
+}
+CodeProducts code_products(const float* values, size_t count, const IntegerGrid& grid) {
+  return HWY_DYNAMIC_DISPATCH(code_products_float)(values, count, grid);
+}
+double scale_gradient(const float* values, const float* gradient, size_t count, const IntegerGrid& grid, float* masked) {
+  return HWY_DYNAMIC_DISPATCH(scale_gradient_float)(values, gradient, count, grid, masked);
+}
+
+}  // namespace qat::kernels
+#endif
