@@ -173,6 +173,10 @@ uint32_t file_type(Scheme scheme) {
       return 18;
     case Scheme::BF16:
       return 32;
+    case Scheme::Int2:
+    case Scheme::Int4:
+    case Scheme::Int8:
+      break;  // no GGUF file holds them
   }
   QAT_CHECK(false);
   return 0;

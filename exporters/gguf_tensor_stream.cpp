@@ -69,6 +69,10 @@ float largest_allowed(Scheme scheme) {
       return kLargestFloat16 * 127.0f;
     case Scheme::Q6_K:
       return kLargestFloat16 * 2048.0f;  // half of 32 * 128 steps: the search may choose a larger scale
+    case Scheme::Int2:
+    case Scheme::Int4:
+    case Scheme::Int8:
+      break;  // no GGUF file holds them
   }
   QAT_CHECK(false);
   return 0.0f;
