@@ -97,8 +97,8 @@ TEST(KeyValueCache, KeepsWhatItsTypeCanHold) {
     for (int64_t position = 0; position < 5; ++position) {
       for (int64_t head = 0; head < 2; ++head) {
         Matrix read(2, 64);
-        decode_cached(type, cache.key(position, head), row_of(read, 0));
-        decode_cached(type, cache.value(position, head), row_of(read, 1));
+        cache.decode_key(position, head, row_of(read, 0));
+        cache.decode_value(position, head, row_of(read, 1));
         EXPECT_LE((read.row(0) - keys.row(position).segment(head * 64, 64)).cwiseAbs().maxCoeff(), tolerance);
         EXPECT_LE((read.row(1) - values.row(position).segment(head * 64, 64)).cwiseAbs().maxCoeff(), tolerance);
       }
