@@ -35,7 +35,9 @@ std::optional<Scheme> float_scheme(ElementType type) {
   return std::nullopt;
 }
 
-bool is_embedding(WeightRole role) { return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding; }
+bool is_embedding(WeightRole role) {
+  return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding;
+}
 
 // Modules that transformers makes linears or embeddings of: experts are bare parameters.
 bool is_module(WeightRole role) {
@@ -51,7 +53,8 @@ std::string find_prefix(const TensorSource& source) {
       if (source.find(prefix + "norm.weight") != nullptr) return prefix;
     }
   }
-  fail(source.where(), ": no tensor is named embed_tokens.embedding_quantized beside a norm.weight, under any prefix: this "
+  fail(source.where(),
+       ": no tensor is named embed_tokens.embedding_quantized beside a norm.weight, under any prefix: this "
        "is no Gemma text model of the mobile format");
 }
 
@@ -215,18 +218,15 @@ bool MobileFolder::is_one(const std::filesystem::path& path) {
 }
 
 MobileFolder::MobileFolder(const std::filesystem::path& path)
-    : path_(path),
-      config_(Gemma4Config::load(path)),
-      table_(config_),
-      tensors_(path),
-      prefix_(find_prefix(tensors_)) {
+    : path_(path), config_(Gemma4Config::load(path)), table_(config_), tensors_(path), prefix_(find_prefix(tensors_)) {
   const MobileWidths widths(path / "config.json");
   Reader reader(*this, widths);
   for (const WeightSpec& weight : table_.weights()) reader.read_weight(weight);
   reader.read_caches();
   reader.finish();
   if (config_.tied_head && weight("embed_tokens.weight").scheme->is_quantized()) {
-    fail((path / "config.json").string(), ": tie_word_embeddings is true, but the token table is quantized, which no "
+    fail((path / "config.json").string(),
+         ": tie_word_embeddings is true, but the token table is quantized, which no "
          "client runs; wanted false and an lm_head of its own");
   }
 }

@@ -1,5 +1,5 @@
-// A folder of transformers' mobile format (quant_method "gemma"): packed integer codes, a scale per row, static scales of
-// activations and of the key-value cache. Source: mobile_format.md 2.1 (quantizer_gemma.py and gemma_quant.py of
+// A folder of transformers' mobile format (quant_method "gemma"): packed integer codes, a scale per row, static scales
+// of activations and of the key-value cache. Source: mobile_format.md 2.1 (quantizer_gemma.py and gemma_quant.py of
 // transformers).
 #pragma once
 
@@ -24,16 +24,17 @@ namespace qat {
 // quantization_config of a config.json: how many bits each module has.
 class MobileWidths {
  public:
-  // Throws Error if the file describes another quantization, a width that is none of 2, 4 and 8, or a pattern that is no
-  // regular expression.
+  // Throws Error if the file describes another quantization, a width that is none of 2, 4 and 8, or a pattern that is
+  // no regular expression.
   explicit MobileWidths(const std::filesystem::path& config_file);
 
   struct Choice {
     int bits;          // 2, 4 or 8; 0 = the module stays as it is
     std::string rule;  // what in the file says so, for messages
   };
-  // The width of a linear or an embedding, by module path ("model.language_model.layers.0.mlp.up_proj"), as transformers
-  // finds it: of all patterns the one whose match starts first in the path, of several such the first of the file.
+  // The width of a linear or an embedding, by module path ("model.language_model.layers.0.mlp.up_proj"), as
+  // transformers finds it: of all patterns the one whose match starts first in the path, of several such the first of
+  // the file.
   Choice of(const std::string& module, bool is_embedding) const;
 
  private:
@@ -64,8 +65,9 @@ class MobileFolder {
   // Whether a folder's config.json speaks of this format.
   static bool is_one(const std::filesystem::path& path);
 
-  // Throws Error that lists together what is wrong with the weights: missing ones, bytes that contradict the width which
-  // the patterns give the module (transformers would decode them to garbage), scales that are no positive normal number.
+  // Throws Error that lists together what is wrong with the weights: missing ones, bytes that contradict the width
+  // which the patterns give the module (transformers would decode them to garbage), scales that are no positive normal
+  // number.
   explicit MobileFolder(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }

@@ -25,7 +25,7 @@ enum class ArithmeticKind {
 struct ReferenceOptions {
   ArithmeticKind arithmetic = ArithmeticKind::Float;
   // Default for GGUF: F32 for Float, F16 for Device. For mobile models: Int8 where the model has the scales, else F32.
-  std::optional<CacheType> cache;
+  std::optional<CacheType> cache = std::nullopt;
   int threads = 0;                    // 0 = one per processor; results do not depend on it
   CacheObserver* observer = nullptr;  // of evaluate(); must outlive the model
   LinearObserver* linears = nullptr;  // the same

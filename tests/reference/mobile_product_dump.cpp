@@ -1,9 +1,11 @@
 // One integer product or lookup of the reference's device arithmetic for mobile models, for comparison with LiteRT.
 //
-//   qat_mobile_product_dump static|dynamic|lookup int2|int4|int8 ROWS COLUMNS TOKENS INPUT_SCALE OUTPUT_SCALE < numbers > outputs
+//   qat_mobile_product_dump static|dynamic|lookup int2|int4|int8 ROWS COLUMNS TOKENS INPUT_SCALE OUTPUT_SCALE < numbers
+//   > outputs
 //
-// Standard input: packed codes (two's complement) of [ROWS, COLUMNS], fp32 scales [ROWS], fp32 activations [TOKENS, COLUMNS] or
-// int32 ids [TOKENS]. Standard output: fp32 [TOKENS, ROWS], of a lookup [TOKENS, COLUMNS]. Scales are hexadecimal floats.
+// Standard input: packed codes (two's complement) of [ROWS, COLUMNS], fp32 scales [ROWS], fp32 activations [TOKENS,
+// COLUMNS] or int32 ids [TOKENS]. Standard output: fp32 [TOKENS, ROWS], of a lookup [TOKENS, COLUMNS]. Scales are
+// hexadecimal floats.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -19,7 +21,8 @@ using namespace qat;
 template <class Value>
 std::vector<Value> read(int64_t count) {
   std::vector<Value> values(static_cast<size_t>(count));
-  if (std::fread(values.data(), sizeof(Value), values.size(), stdin) != values.size()) fail("standard input is too short");
+  if (std::fread(values.data(), sizeof(Value), values.size(), stdin) != values.size())
+    fail("standard input is too short");
   return values;
 }
 
@@ -33,7 +36,8 @@ void run(const std::vector<std::string>& words) {
   WeightView weight{&row, {rows, columns}, codes};
   weight.scales = scales;
   weight.scale_width = columns;
-  if (words[0] == "static") weight.edges = {std::strtof(words[5].c_str(), nullptr), std::strtof(words[6].c_str(), nullptr)};
+  if (words[0] == "static")
+    weight.edges = {std::strtof(words[5].c_str(), nullptr), std::strtof(words[6].c_str(), nullptr)};
 
   ThreadPool pool(1);
   const auto arithmetic = make_mobile_device_arithmetic(pool);
@@ -51,7 +55,8 @@ void run(const std::vector<std::string>& words) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 8) fail_usage("usage: qat_mobile_product_dump KIND SCHEME ROWS COLUMNS TOKENS INPUT_SCALE OUTPUT_SCALE");
+    if (argc != 8)
+      fail_usage("usage: qat_mobile_product_dump KIND SCHEME ROWS COLUMNS TOKENS INPUT_SCALE OUTPUT_SCALE");
     run({argv + 1, argv + argc});
     return 0;
   } catch (const Error& error) {

@@ -72,9 +72,8 @@ void answer(LanguageModel& model, Recorder& recorder, const std::string& line, c
   if (tokens.empty()) fail_usage("request \"", line, "\": wanted token ids");
   recorder.recorded.clear();
   std::vector<float> logits;
-  model.evaluate(tokens, 0, [&](int64_t, std::span<const float> rows) {
-    logits.insert(logits.end(), rows.begin(), rows.end());
-  });
+  model.evaluate(tokens, 0,
+                 [&](int64_t, std::span<const float> rows) { logits.insert(logits.end(), rows.begin(), rows.end()); });
   SafetensorsWriter writer(file);
   writer.declare("logits", ElementType::F32, {static_cast<int64_t>(tokens.size()), model.vocabulary_size()});
   for (const Codes& codes : recorder.recorded) writer.declare(codes.name, ElementType::I8, codes.shape);
