@@ -1,6 +1,7 @@
 #include "exporters/litertlm_decoder.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -144,11 +145,7 @@ void DecoderGraph::add_inputs() {
     }
   }
   positions_ = graph_.input("input_pos", TfliteType::Int32, {tokens_});
-  const GraphShape visible{1, 1, tokens_, narrow(shape_.context)};
-  global_visible_ = graph_.input("mask", TfliteType::Bool, visible);
-  bool any_window = false;
-  for (const LayerConfig& layer : config_.layers) any_window = any_window || layer.window > 0;
-  if (any_window) local_visible_ = graph_.input("local_mask", TfliteType::Bool, visible);
+  visible_ = graph_.input("mask", TfliteType::Bool, {1, 1, tokens_, narrow(shape_.context)});
   for (const LayerConfig& layer : config_.layers) {
     if (layer.key_value_donor) continue;
     const CacheScales scales = weights_.cache_scales(layer.index);
@@ -211,12 +208,25 @@ GraphValue DecoderGraph::rotate(GraphValue x, const RopeConfig& rope) {
                             2);
 }
 
-// 0 where a query sees, kHidden elsewhere: [1, 1, tokens, context].
+// 0 where a query of the layer sees, kHidden elsewhere: [1, 1, tokens, context]. The runtime's mask hides what comes after
+// the query; what lies before its window is hidden here.
 GraphValue DecoderGraph::mask(const LayerConfig& layer) {
-  std::optional<GraphValue>& known = layer.window > 0 ? local_mask_ : global_mask_;
-  const GraphValue visible = layer.window > 0 ? local_visible_ : global_visible_;
-  if (!known) known = graph_.select(visible, graph_.scalar(0), graph_.scalar(kHidden));
-  return *known;
+  const auto [known, is_new] = masks_.try_emplace(layer.window, 0);
+  if (!is_new) return known->second;
+  if (layer.window == 0) {
+    known->second = graph_.select(visible_, graph_.scalar(0), graph_.scalar(kHidden));
+    return known->second;
+  }
+  LayerConfig full = layer;
+  full.window = 0;
+  std::vector<int32_t> columns(static_cast<size_t>(shape_.context));
+  std::iota(columns.begin(), columns.end(), 0);
+  const int32_t back[] = {-narrow(layer.window)};
+  const GraphValue places = graph_.constant(constants_.integers("positions", {1, 1, 1, narrow(shape_.context)}, columns));
+  const GraphValue window = graph_.constant(constants_.integers(join("window/", layer.window), {1}, back));
+  const GraphValue last_hidden = graph_.add(graph_.reshape(positions_, {1, 1, tokens_, 1}), window);
+  const GraphValue masked = graph_.select(graph_.greater(places, last_hidden), mask(full), graph_.scalar(kHidden));
+  return masks_[layer.window] = masked;
 }
 
 // [tokens, heads * head_dim] -> [1, heads, tokens, head_dim]

@@ -78,8 +78,8 @@ class DecoderGraph {
   LitertlmGraph graph_;
 
   GraphValue embedded_ = 0, looked_up_per_layer_ = 0, positions_ = 0, cache_begin_ = 0;
-  std::optional<GraphValue> global_mask_, local_mask_;
-  GraphValue global_visible_ = 0, local_visible_ = 0;
+  GraphValue visible_ = 0;
+  std::map<int64_t, GraphValue> masks_;  // by window
   GraphValue per_layer_inputs_ = 0;  // [tokens, layers, width]
   std::map<std::tuple<double, int64_t, int64_t, double>, Rotation> rotations_;
   std::map<int64_t, std::pair<GraphValue, GraphValue>> cache_inputs_;

@@ -158,7 +158,6 @@ class Export {
     const std::string tokenizer_text = read_text_file(tokenizer_path);
     const Tokenizer tokenizer = Tokenizer::parse(tokenizer_text, tokenizer_path.string());
     add_bytes(LitertlmSectionType::LlmMetadata, write_llm_metadata(describe(inputs_, lengths_, tokenizer)));
-    add_bytes(LitertlmSectionType::ExecutorMetadata, write_executor_metadata(weights_.config()));
     add_bytes(LitertlmSectionType::HfTokenizerZlib, compress_tokenizer(tokenizer_text));
     // The runtime passes over it; readers of the model find its facts here.
     add_bytes(LitertlmSectionType::GenericBinary, read_text_file(inputs_.model_folder / "config.json"),

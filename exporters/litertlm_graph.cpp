@@ -93,6 +93,10 @@ GraphValue LitertlmGraph::to_float(GraphValue integers) {
                CastSettings{TfliteType::Int32, TfliteType::Float32});
 }
 
+GraphValue LitertlmGraph::greater(GraphValue a, GraphValue b) {
+  return apply(TfliteOp::Greater, {a, b}, tensor(TfliteType::Bool, broadcast(shape(a), shape(b))));
+}
+
 GraphValue LitertlmGraph::select(GraphValue condition, GraphValue yes, GraphValue no) {
   return apply(TfliteOp::SelectV2, {condition, yes, no}, tensor(type(yes), shape(condition)));
 }

@@ -46,6 +46,7 @@ class LitertlmGraph {
   GraphValue gelu(GraphValue x) { return unary(TfliteOp::Gelu, x, GeluSettings{}); }
   GraphValue softmax(GraphValue x) { return unary(TfliteOp::Softmax, x, SoftmaxSettings{}); }
   GraphValue to_float(GraphValue integers);
+  GraphValue greater(GraphValue a, GraphValue b);
   GraphValue select(GraphValue condition, GraphValue yes, GraphValue no);
   // a [..., m, k] with b [..., k, n], or [..., n, k] if `transposed`.
   GraphValue batch_multiply(GraphValue a, GraphValue b, bool transposed);

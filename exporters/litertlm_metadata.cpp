@@ -1,7 +1,5 @@
 #include "exporters/litertlm_metadata.h"
 
-#include "core/error.h"
-#include "exporters/litertlm_decoder.h"
 #include "io/protobuf_message.h"
 
 namespace qat {
@@ -19,13 +17,6 @@ ProtobufMessage sampler(const SamplingDefaults& sampling) {
       .integer(2, sampling.top_k.value_or(64))
       .number(3, sampling.top_p.value_or(0.95f))
       .number(4, sampling.temperature.value_or(1.0f));
-}
-
-ProtobufMessage cache_buffer(const std::string& name, int64_t type) {
-  constexpr int64_t kSequenceAxis = 2;
-  ProtobufMessage buffer;
-  for (uint32_t field = 1; field <= 4; ++field) buffer.text(field, name);  // input and output, prefill and decode
-  return buffer.integer(6, type).integer(7, kSequenceAxis);
 }
 
 }  // namespace
@@ -48,26 +39,6 @@ std::string write_llm_metadata(const LitertlmMetadata& metadata) {
   message.integer(11, 1);                  // supports_thinking
   message.integer(12, 1);                  // supports_function_calling
   return message.bytes();
-}
-
-std::string write_executor_metadata(const Gemma4Config& config) {
-  constexpr int64_t kGlobalKeyCache = 1, kGlobalValueCache = 2, kCausal = 1;
-  ProtobufMessage executor;
-  int64_t window = 0;
-  for (const LayerConfig& layer : config.layers) {
-    if (layer.window > 0 && window > 0 && layer.window != window) {
-      fail("sliding windows of ", window, " and ", layer.window, " positions: a .litertlm file has one");
-    }
-    if (layer.window > 0) window = layer.window;
-    if (layer.key_value_donor) continue;
-    executor.message(2, cache_buffer(key_cache_name(layer.index), kGlobalKeyCache));
-    executor.message(2, cache_buffer(value_cache_name(layer.index), kGlobalValueCache));
-  }
-  ProtobufMessage mask;
-  mask.integer(1, kCausal);
-  if (window > 0) mask.integer(3, window);
-  executor.message(3, mask);
-  return ProtobufMessage().message(1, executor).bytes();
 }
 
 }  // namespace qat

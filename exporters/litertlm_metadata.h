@@ -1,5 +1,5 @@
-// The messages in a .litertlm file that tell LiteRT-LM how to run the model: LlmMetadata and ExecutorMetadata.
-// Fields: mobile_format.md 2.4, 9.4, 9.5 (google-ai-edge/LiteRT-LM, runtime/proto).
+// LlmMetadata: the message in a .litertlm file that tells LiteRT-LM how to run the model.
+// Fields: mobile_format.md 2.4, 9.4 (google-ai-edge/LiteRT-LM, runtime/proto).
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "exporters/gguf_vocabulary.h"
-#include "gemma4/config.h"
 
 namespace qat {
 
@@ -20,9 +19,5 @@ struct LitertlmMetadata {
 };
 
 std::string write_llm_metadata(const LitertlmMetadata& metadata);
-
-// Names the caches and the sliding window, so that the runtime fills `local_mask`. Throws Error if layers have different
-// windows.
-std::string write_executor_metadata(const Gemma4Config& config);
 
 }  // namespace qat

@@ -38,6 +38,7 @@ enum class TfliteOp : int32_t {
   Mean = 40,
   Sub = 41,
   Cast = 53,
+  Greater = 61,
   Slice = 65,
   Sin = 66,
   Rsqrt = 76,
