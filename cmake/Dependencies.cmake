@@ -5,6 +5,9 @@ find_package(Eigen3 3.4 REQUIRED NO_MODULE) # Debian libeigen3-dev
 find_package(HDF5 1.10 REQUIRED COMPONENTS C) # Debian libhdf5-dev
 find_package(cxxopts REQUIRED)              # Debian libcxxopts-dev
 find_package(hwy 1.0 REQUIRED)              # Debian libhwy-dev
+find_package(ZLIB 1.2 REQUIRED)             # Debian zlib1g-dev
+find_path(FLATBUFFERS_INCLUDE_DIR flatbuffers/flatbuffers.h REQUIRED) # Debian libflatbuffers-dev
+find_program(FLATC flatc REQUIRED)          # Debian flatbuffers-compiler
 find_package(Threads REQUIRED)
 if(QAT_BUILD_TESTS)
   find_package(GTest 1.12 REQUIRED)         # Debian libgtest-dev libgmock-dev

@@ -30,6 +30,8 @@ THIRD_PARTY = {
     ("hwy/",): ("src/quant", "src/reference"),
     ("cxxopts",): ("src/cli",),
     ("openssl/",): ("src/core/sha256.cpp",),
+    ("flatbuffers/",): ("src/io/tflite", "src/io/litertlm"),
+    ("zlib",): ("src/io/litertlm",),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 # Calls that put a number on an integer grid. Quantization rounds in grid.h and in the kernels that are tested against it.
