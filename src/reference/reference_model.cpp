@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "reference/forward.h"
 #include "reference/gguf_model.h"
+#include "reference/litertlm_model.h"
 #include "reference/mobile_folder_model.h"
 
 namespace qat {
@@ -108,6 +109,10 @@ std::unique_ptr<LanguageModel> make_reference_model(const GgufFile& file, const 
 
 std::unique_ptr<LanguageModel> make_reference_model(const MobileFolder& folder, const ReferenceOptions& options) {
   return make_mobile_model(std::make_unique<MobileFolderModel>(folder), options);
+}
+
+std::unique_ptr<LanguageModel> make_reference_model(const LitertlmFile& file, const ReferenceOptions& options) {
+  return make_mobile_model(std::make_unique<LitertlmModel>(file), options);
 }
 
 }  // namespace qat

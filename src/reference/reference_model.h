@@ -8,6 +8,7 @@
 #include "gemma4/language_model.h"
 #include "gemma4/mobile_folder.h"
 #include "io/gguf.h"
+#include "io/litertlm.h"
 #include "reference/key_value_cache.h"
 #include "reference/linear_observer.h"
 
@@ -37,5 +38,7 @@ std::unique_ptr<LanguageModel> make_reference_model(const GgufFile& file, const 
 
 // The same for a folder of transformers' mobile format.
 std::unique_ptr<LanguageModel> make_reference_model(const MobileFolder& folder, const ReferenceOptions& options);
+// The same for a .litertlm file that this program wrote.
+std::unique_ptr<LanguageModel> make_reference_model(const LitertlmFile& file, const ReferenceOptions& options);
 
 }  // namespace qat

@@ -1,6 +1,6 @@
-// Writes what the reference inference computes from a mobile folder, for comparison with real clients.
+// Writes what the reference inference computes from a mobile folder or a .litertlm file, for comparison with real clients.
 //
-//   qat_mobile_reference_dump FOLDER float|device f32|int8 OUT_FOLDER < requests
+//   qat_mobile_reference_dump MODEL float|device f32|int8 OUT_FOLDER < requests
 //
 // Each line of standard input is a request: token ids. The line's number N gives OUT_FOLDER/N.safetensors with
 //   logits                     F32 [tokens, vocabulary]
@@ -15,6 +15,8 @@
 #include "core/error.h"
 #include "io/safetensors.h"
 #include "quant/row_codec.h"
+#include "reference/litertlm_model.h"
+#include "reference/mobile_folder_model.h"
 #include "reference/reference_model.h"
 
 namespace {
@@ -30,13 +32,12 @@ struct Codes {
 // Keeps the codes that go by. An evaluation in several pieces would give a name twice: requests are shorter.
 class Recorder final : public LinearObserver, public CacheObserver {
  public:
-  explicit Recorder(const StaticScales& scales) : scales_(scales) {}
+  explicit Recorder(const ReferenceWeights& weights) : weights_(weights) {}
 
   void computed(std::string_view weight, const Matrix& input, const Matrix& output) override {
-    const auto found = scales_.linears.find(weight);
-    if (found == scales_.linears.end()) return;
-    encode(std::string(weight) + ".input", input, found->second.input);
-    encode(std::string(weight) + ".output", output, found->second.output);
+    const LinearScales edges = weights_.weight(weight).edges;
+    encode(std::string(weight) + ".input", input, edges.input);
+    encode(std::string(weight) + ".output", output, edges.output);
   }
   void appended(int64_t layer, int64_t, int64_t positions, std::span<std::byte> keys,
                 std::span<std::byte> values) override {
@@ -62,7 +63,7 @@ class Recorder final : public LinearObserver, public CacheObserver {
     recorded.push_back(std::move(codes));
   }
 
-  const StaticScales& scales_;
+  const ReferenceWeights& weights_;
 };
 
 void answer(LanguageModel& model, Recorder& recorder, const std::string& line, const std::filesystem::path& file) {
@@ -82,23 +83,36 @@ void answer(LanguageModel& model, Recorder& recorder, const std::string& line, c
   writer.commit();
 }
 
+// A model and the names and scales of its weights; `File` is MobileFolder or LitertlmFile.
+template <class File, class Weights>
+void run(const std::filesystem::path& path, const std::vector<std::string>& words) {
+  const File file(path);
+  const Weights weights(file);
+  Recorder recorder(weights);
+  recorder.int8_cache = words[1] == "int8";
+  ReferenceOptions options;
+  options.arithmetic = words[0] == "float" ? ArithmeticKind::Float : ArithmeticKind::Device;
+  options.cache = recorder.int8_cache ? CacheType::Int8 : CacheType::F32;
+  options.observer = &recorder;
+  options.linears = &recorder;
+  const auto model = make_reference_model(file, options);
+  int64_t request = 0;
+  for (std::string line; std::getline(std::cin, line); ++request) {
+    answer(*model, recorder, line, std::filesystem::path(words[2]) / (std::to_string(request) + ".safetensors"));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 5) fail_usage("usage: qat_mobile_reference_dump FOLDER float|device f32|int8 OUT_FOLDER");
-    const MobileFolder folder(argv[1]);
-    Recorder recorder(folder.static_scales());
-    recorder.int8_cache = std::string_view(argv[3]) == "int8";
-    ReferenceOptions options;
-    options.arithmetic = std::string_view(argv[2]) == "float" ? ArithmeticKind::Float : ArithmeticKind::Device;
-    options.cache = recorder.int8_cache ? CacheType::Int8 : CacheType::F32;
-    options.observer = &recorder;
-    options.linears = &recorder;
-    const auto model = make_reference_model(folder, options);
-    int64_t request = 0;
-    for (std::string line; std::getline(std::cin, line); ++request) {
-      answer(*model, recorder, line, std::filesystem::path(argv[4]) / (std::to_string(request) + ".safetensors"));
+    if (argc != 5) fail_usage("usage: qat_mobile_reference_dump MODEL float|device f32|int8 OUT_FOLDER");
+    const std::filesystem::path path(argv[1]);
+    const std::vector<std::string> words(argv + 2, argv + argc);
+    if (std::filesystem::is_directory(path)) {
+      run<MobileFolder, MobileFolderModel>(path, words);
+    } else {
+      run<LitertlmFile, LitertlmModel>(path, words);
     }
     return 0;
   } catch (const Error& error) {
