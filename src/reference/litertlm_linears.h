@@ -13,11 +13,11 @@ namespace qat {
 struct LitertlmLinear {
   const TfliteTensorView* weight = nullptr;
   LinearScales edges = {};  // of QUANTIZE before and after it
-  float factor = 1;         // a scalar that its float result is multiplied by before it goes on, or before it is quantized
+  float factor = 1;  // a scalar that its float result is multiplied by before it goes on, or before it is quantized
 };
 
-// All linears of a graph by the name of their constant. Throws Error naming `where` for a linear that stands there twice,
-// or whose operands are not what this program's exporter writes.
+// All linears of a graph by the name of their constant. Throws Error naming `where` for a linear that stands there
+// twice, or whose operands are not what this program's exporter writes.
 std::map<std::string, LitertlmLinear, std::less<>> linears_of(const TfliteGraphView& graph, const std::string& where);
 
 }  // namespace qat

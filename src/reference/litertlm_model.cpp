@@ -160,8 +160,8 @@ WeightView LitertlmModel::unscaled(WeightView view, float factor) {
   if (!std::isnormal(factor) || std::frexp(factor, &exponent) != 0.5f) {
     fail(where_, ": the result of ", view.name, " is multiplied by ", factor, ", which is no power of two");
   }
-  auto& values = *decoded_.emplace_back(
-      std::make_unique<std::vector<float>>(static_cast<size_t>(view.rows() * view.columns())));
+  auto& values =
+      *decoded_.emplace_back(std::make_unique<std::vector<float>>(static_cast<size_t>(view.rows() * view.columns())));
   decode_rows(view, 0, view.rows(), values);
   for (float& value : values) value *= factor;
   view.scheme = &scheme(Scheme::F32);

@@ -1,4 +1,5 @@
-// Writes what the reference inference computes from a mobile folder or a .litertlm file, for comparison with real clients.
+// Writes what the reference inference computes from a mobile folder or a .litertlm file, for comparison with real
+// clients.
 //
 //   qat_mobile_reference_dump MODEL float|device f32|int8 OUT_FOLDER < requests
 //
