@@ -80,10 +80,10 @@ class MobileFolder::Reader {
   }
 
   void read_caches() {
+    if (!any_cache_scale()) return;
     for (const LayerConfig& layer : folder_.config_.layers) {
       if (layer.key_value_donor) continue;
       const std::string attention = folder_.prefix_ + "layers." + std::to_string(layer.index) + ".self_attn.";
-      if (!any_cache_scale()) return;
       folder_.static_scales_.caches[layer.index] = {scalar(attention + "k_cache_scale"),
                                                     scalar(attention + "v_cache_scale")};
     }
@@ -154,17 +154,27 @@ class MobileFolder::Reader {
 
   std::span<const float> scales(const std::string& name, const std::vector<int64_t>& shape) {
     const TensorView* tensor = find(name);
-    if (tensor == nullptr || tensor->type != ElementType::F32 || tensor->shape != shape) {
+    if (tensor == nullptr || tensor->type != ElementType::F32 || tensor->shape.size() != 2 ||
+        tensor->shape[0] != shape[0] || tensor->shape[1] < 1 || shape[1] % tensor->shape[1] != 0) {
       fault(name, " ", text_of(tensor), ", wanted ", text_of(ElementType::F32, shape));
       return {};
     }
-    const auto values = floats(*tensor);
+    auto values = floats(*tensor);
     for (size_t i = 0; i < values.size(); ++i) {
       if (std::isnormal(values[i]) && values[i] > 0) continue;
       fault(name, " has ", values[i], " at ", i, ", wanted positive numbers");
       break;
     }
-    return values;
+    return repeated(values, shape[1] / tensor->shape[1]);
+  }
+
+  // A scale may cover several slices of a table's row.
+  std::span<const float> repeated(std::span<const float> values, int64_t times) {
+    if (times == 1) return values;
+    const size_t count = values.size() * static_cast<size_t>(times);
+    const auto& copy = folder_.copied_scales_.emplace_back(std::make_unique<float[]>(count));
+    for (size_t i = 0; i < count; ++i) copy[i] = values[i / static_cast<size_t>(times)];
+    return {copy.get(), count};
   }
 
   std::span<const float> floats(const TensorView& tensor) {

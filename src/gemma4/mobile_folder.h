@@ -92,7 +92,7 @@ class MobileFolder {
   std::string prefix_;
   std::map<std::string, MobileWeight, std::less<>> weights_;
   StaticScales static_scales_;
-  std::vector<std::unique_ptr<float[]>> copied_scales_;  // of tensors that do not lie at a multiple of four bytes
+  std::vector<std::unique_ptr<float[]>> copied_scales_;  // that do not lie in the files one by one, aligned
 };
 
 }  // namespace qat

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 
 #include "core/output_file.h"
@@ -69,6 +70,34 @@ TEST_F(MobileFolderTest, ReadsTheGolden) {
   EXPECT_EQ(folder.static_scales().linears.size(), 8 * 7u + 4 * 2u + 1);
   ASSERT_EQ(folder.static_scales().caches.size(), 4u);
   EXPECT_FLOAT_EQ(folder.static_scales().caches.at(3).value, 6.0f / 127);
+}
+
+// What transformers itself declares: one scale for all slices of a row.
+TEST_F(MobileFolderTest, AScaleMayCoverSeveralSlicesOfATable) {
+  const std::string name = "model.language_model.embed_tokens_per_layer.embedding_scale";
+  for (const int64_t columns : {1, 2, 4}) {
+    const auto path = temporary_ / std::to_string(count_++);
+    testing::write_changed_golden(path, [&](EditableTensors& tensors, std::string&) {
+      tensors.at(name).shape = {96, columns};
+      tensors.at(name).bytes.resize(static_cast<size_t>(96 * columns * 4));
+    });
+    const MobileFolder folder(path);
+    const auto scales = folder.weight("embed_tokens_per_layer.weight").scales;
+    float stored[2];
+    std::memcpy(stored, folder.tensors().find(name)->bytes.data() + 4 * columns, sizeof(stored));
+    ASSERT_EQ(scales.size(), 96 * 8u);
+    EXPECT_EQ(scales[8], stored[0]);
+    EXPECT_EQ(scales[8 + 8 / static_cast<size_t>(columns) - 1], stored[0]);
+    if (columns > 1) {
+      EXPECT_EQ(scales[8 + 8 / static_cast<size_t>(columns)], stored[1]);
+    }
+  }
+  expect_fault(
+      [&](EditableTensors& tensors, std::string&) {
+        tensors.at(name).shape = {96, 3};
+        tensors.at(name).bytes.resize(96 * 3 * 4);
+      },
+      {name + " is F32 [96, 3], wanted F32 [96, 8]"});
 }
 
 // The trap: transformers would decode these to garbage without a word.
