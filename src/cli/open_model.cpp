@@ -95,8 +95,7 @@ OpenedModel open_folder(const fs::path& path, const ModelOptions& options) {
   auto owner = std::make_shared<TorchOwner>(path, dtype);
   load_weights(owner->model, owner->folder.tensors());
   if (owner->folder.plan() && !options.plain) {
-    owner->fake_quant = prepare(owner->model, *owner->folder.plan(),
-                                [&](const std::string& name) { return owner->folder.stored_scales(name); });
+    owner->fake_quant = prepare(owner->model, *owner->folder.plan(), KnownScales::of(owner->folder));
   }
   OpenedModel opened;
   opened.config = owner->folder.config();
