@@ -1,6 +1,8 @@
 #include "exporters/litertlm_graph.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 
 #include "core/error.h"
 
@@ -43,7 +45,9 @@ GraphValue LitertlmGraph::constant(const TfliteTensor& facts) {
 }
 
 GraphValue LitertlmGraph::scalar(float value) {
-  return constant(constants_.floats(join("constant/", value), {1}, std::span(&value, 1)));
+  std::array<char, 32> digits{};  // the shortest that tell this number from its neighbours
+  const auto end = std::to_chars(digits.begin(), digits.end(), value).ptr;
+  return constant(constants_.floats("constant/" + std::string(digits.begin(), end), {1}, std::span(&value, 1)));
 }
 
 GraphValue LitertlmGraph::integers(const GraphShape& values) {

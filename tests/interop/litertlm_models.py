@@ -1,5 +1,6 @@
 """Tiny Gemma 4 models in transformers' mobile form (`quant_method: gemma`) with random codes and calibrated static scales,
 and their forward pass with the arithmetic of the runtime: int8 key-value cache, dynamically quantized head."""
+import copy
 import json
 import pathlib
 
@@ -13,7 +14,7 @@ from transformers.utils.quantization_config import GemmaQuantizationConfig
 VOCABULARY = 512
 WINDOW = 16
 BASE = dict(
-    vocab_size=VOCABULARY, vocab_size_per_layer_input=VOCABULARY, hidden_size=64, intermediate_size=128,
+    vocab_size=VOCABULARY, vocab_size_per_layer_input=VOCABULARY, hidden_size=128, intermediate_size=256,
     num_attention_heads=4, head_dim=16, global_head_dim=32, sliding_window=WINDOW, max_position_embeddings=512,
     final_logit_softcapping=30.0, tie_word_embeddings=False, bos_token_id=2, eos_token_id=1, pad_token_id=0,
 )
@@ -68,28 +69,44 @@ class Int8Cache(DynamicCache):
         return super().update(keys, values, layer, *args, **kwargs)
 
 
-def random_values(model, generator):
+def random_codes(tensor, bits, generator):
+    """Fills packed offset codes: every code occurs, their mean is about 0 (2-bit codes would lean to one side)."""
+    if bits == 2:
+        chances = torch.tensor([0.1, 0.2, 0.3, 0.4])
+        lanes = torch.multinomial(chances, tensor.numel() * 4, replacement=True, generator=generator).view(*tensor.shape, 4)
+        tensor.copy_((lanes << torch.tensor([0, 2, 4, 6])).sum(-1))
+    elif bits == 4:
+        tensor.copy_(torch.randint(0, 256, tensor.shape, generator=generator))
+    else:
+        tensor.copy_(torch.randint(-128, 128, tensor.shape, generator=generator))
+
+
+def random_values(model, generator, tied):
     def uniform(tensor, low, high):
         tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
 
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.dtype == torch.uint8:
-                tensor.copy_(torch.randint(0, 256, tensor.shape, generator=generator, dtype=torch.uint8))
-            elif tensor.dtype == torch.int8:
-                tensor.copy_(torch.randint(-128, 128, tensor.shape, generator=generator, dtype=torch.int8))
+            if tensor.dtype in (torch.uint8, torch.int8):
+                random_codes(tensor, model.get_submodule(name.rpartition(".")[0]).num_bits, generator)
+            elif "post_" in name or "q_norm" in name:
+                # An activation on the edge between two codes falls either way with the last bit of fp32, and random
+                # layers spread that. Soft attention and small branches keep it from deciding a text.
+                uniform(tensor, *((0.2, 0.4) if "q_norm" in name else (0.05, 0.1)))
             elif "norm" in name and name.endswith("weight") or name.endswith("layer_scalar"):
                 uniform(tensor, 0.6, 1.2)
-            elif name.endswith("embedding_scale"):
+            elif name.endswith("per_layer.embedding_scale"):
                 uniform(tensor, 0.05, 0.15)
             elif name.endswith("per_layer_model_projection.weight"):
                 uniform(tensor, -0.3, 0.3)
         for name, module in quantized_linears(model).items():
             size = {2: 1.2, 4: 4.6, 8: 74}[module.num_bits] * module.in_features**0.5
             uniform(module.weight_scale, 0.7 / size, 1.4 / size)
-        model.lm_head.weight.copy_(model.model.embed_tokens.embedding_quantized)
-        uniform(model.lm_head.weight_scale, 0.03, 0.06)
-        model.model.embed_tokens.embedding_scale.copy_(model.lm_head.weight_scale)
+        uniform(model.lm_head.weight_scale, 0.04, 0.08)
+        uniform(model.model.embed_tokens.embedding_scale, *((0.02, 0.04) if tied else (0.1, 0.2)))
+        if tied:
+            model.lm_head.weight.copy_(model.model.embed_tokens.embedding_quantized)
+            model.lm_head.weight_scale.copy_(model.model.embed_tokens.embedding_scale)
 
 
 def calibrate(model, tokens):
@@ -114,7 +131,7 @@ def calibrate(model, tokens):
     return {layer: (largest * 0.95 / 127, 6.0 / 127) for layer, largest in cache.maxima.items()}
 
 
-def make_model(folder: pathlib.Path, variant: str, seed: int):
+def make_model(folder: pathlib.Path, variant: str, seed: int, tied: bool = False):
     """Writes the folder; -> (model in fp32, cache scales)."""
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
@@ -128,7 +145,7 @@ def make_model(folder: pathlib.Path, variant: str, seed: int):
     if config.hidden_size_per_layer_input:
         table = model.model.embed_tokens_per_layer
         table.embedding_scale = torch.nn.Parameter(torch.ones(VOCABULARY, config.num_hidden_layers))
-    random_values(model, generator)
+    random_values(model, generator, tied)
     with torch.no_grad():  # what the folder stores in BF16
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if "norm" in name or name.endswith(("layer_scalar", "per_layer_model_projection.weight")):
@@ -159,17 +176,39 @@ def dynamic_linear(x, codes, scales):
     return sums * (1 / inverse) * scales.reshape(-1)
 
 
+class StaticLinear(torch.nn.Module):
+    """XNNPACK's static int8 product: sums of codes, one fp32 factor per row."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.input, self.output = module.input_activation_scale, module.output_activation_scale
+        self.codes = torch.round(module._dequantize_weights(torch.float32) / module.weight_scale).double()
+        self.factors = (self.input * module.weight_scale.reshape(-1)) / self.output
+
+    def forward(self, x):
+        codes = torch.round((x * (1 / self.input)).clamp(-128, 127))
+        sums = (codes.double() @ self.codes.T).float()
+        return torch.round((sums * self.factors).clamp(-128, 127)) * self.output
+
+
 class Reference:
+    """The model with the runtime's integer arithmetic; everything else is transformers' own forward pass in fp32."""
+
     def __init__(self, model, scales):
-        self.model, self.scales = model, scales
+        self.model, self.scales = copy.deepcopy(model), scales
         head = model.lm_head
         self.head_codes = gemma_quant._unpack_int2(head.weight, head.in_features)
+        self.head_scales = head.weight_scale
+        for name, module in quantized_linears(model).items():
+            if name != "lm_head" and module.input_activation_scale != 0:
+                parent, _, child = name.rpartition(".")
+                setattr(self.model.get_submodule(parent), child, StaticLinear(module))
 
     def logits(self, tokens):
-        """[tokens, vocabulary] in fp32, and the cache's codes by layer."""
+        """[tokens, vocabulary] in fp32, and the cache's codes by layer: (keys, values) [heads, tokens, width]."""
         cache = Int8Cache(self.scales)
         with torch.no_grad():
             hidden = self.model.model(torch.tensor([tokens]), past_key_values=cache).last_hidden_state[0]
-            logits = dynamic_linear(hidden, self.head_codes, self.model.lm_head.weight_scale)
+            logits = dynamic_linear(hidden, self.head_codes, self.head_scales)
         cap = self.model.config.final_logit_softcapping
         return torch.tanh(logits / cap) * cap, cache.codes
