@@ -27,7 +27,7 @@ void training_rows(const WeightView& weight, int64_t first, int64_t count, float
 void fake_quantize(Matrix& x, float scale) {
   if (scale == 0) return;
   const std::span<float> values(x.data(), static_cast<size_t>(x.size()));
-  fake_quantize_static(values, scale, values);
+  fake_quantize_group(Scheme::Int8, values, scale, values);
 }
 
 class FloatArithmetic final : public Arithmetic {

@@ -45,7 +45,7 @@ class MobileDeviceArithmetic final : public Arithmetic {
   static void fake_quantize(Matrix& x, float scale) {
     if (scale == 0) return;
     const std::span<float> values(x.data(), static_cast<size_t>(x.size()));
-    fake_quantize_static(values, scale, values);
+    fake_quantize_group(Scheme::Int8, values, scale, values);
   }
 
   ThreadPool& pool_;
