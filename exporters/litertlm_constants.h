@@ -4,13 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "exporters/litertlm_weight_bytes.h"
 #include "exporters/litertlm_weights.h"
 #include "io/tflite.h"
 
@@ -43,7 +42,7 @@ class LitertlmConstants {
 
   TfliteModel& model() { return model_; }
   // Writes the bytes of every constant behind the flatbuffer.
-  void write(const TfliteLayout& layout, const std::function<void(uint64_t, std::span<const std::byte>)>& write) const;
+  void write(const TfliteLayout& layout, const WriteBytes& write) const;
 
  private:
   enum class Form { Codes, Half, Float };
@@ -52,17 +51,14 @@ class LitertlmConstants {
     const WeightSpec* weight;
     Form form;
     int exponent = 0;
+    int64_t width = 0;                                 // of a slice
     std::vector<std::pair<int64_t, uint32_t>> slices;  // slice, constant
   };
-  using Write = std::function<void(uint64_t, std::span<const std::byte>)>;
 
   TfliteTensor small(const std::string& name, TfliteType type, std::vector<int32_t> shape,
                      std::span<const std::byte> bytes);
   uint32_t reserve(uint64_t bytes);
   uint32_t quantization(std::vector<float> scales);
-  std::optional<int> half_exponent(const WeightSpec& weight) const;
-  void write_codes(const Stream& stream, const TfliteLayout& layout, const Write& write) const;
-  void write_values(const Stream& stream, const TfliteLayout& layout, const Write& write) const;
 
   const LitertlmWeights& weights_;
   TfliteModel model_;

@@ -14,6 +14,7 @@
 #include "exporters/litertlm_constants.h"
 #include "exporters/litertlm_decoder.h"
 #include "exporters/litertlm_metadata.h"
+#include "exporters/litertlm_weight_bytes.h"
 #include "io/litertlm.h"
 
 namespace qat {
@@ -68,33 +69,6 @@ Lengths choose_lengths(const LitertlmExportInputs& inputs) {
 void check_model(const Gemma4Config& config) {
   if (config.family != Family::Gemma4) fail("a .litertlm file can hold Gemma 4 models only so far; export this one as GGUF");
   if (config.experts > 0) fail("a .litertlm file cannot hold a model with experts");
-}
-
-// True if both weights have the same scheme, scales and codes.
-bool equal_weights(const LitertlmWeights& weights, const WeightSpec& a, const WeightSpec& b) {
-  if (weights.scheme_of(a).id != weights.scheme_of(b).id || !weights.scheme_of(a).has_row_scales() || a.shape != b.shape) {
-    return false;
-  }
-  if (!std::ranges::equal(weights.scales(a), weights.scales(b))) return false;
-  const int64_t piece = std::clamp<int64_t>((int64_t{4} << 20) / a.columns(), 1, a.rows());
-  std::vector<int8_t> left, right;
-  for (int64_t first = 0; first < a.rows(); first += piece) {
-    const int64_t rows = std::min(piece, a.rows() - first);
-    left.resize(static_cast<size_t>(rows * a.columns()));
-    right.resize(left.size());
-    weights.codes(a, first, rows, left);
-    weights.codes(b, first, rows, right);
-    if (left != right) return false;
-  }
-  return true;
-}
-
-bool head_is_table(const LitertlmWeights& weights) {
-  if (weights.config().tied_head) return true;
-  const WeightSpec* head = weights.table().find("lm_head.weight");
-  const WeightSpec* table = weights.table().find("embed_tokens.weight");
-  const LinearScales scales = weights.linear_scales(*head);
-  return scales.input == 0 && scales.output == 0 && equal_weights(weights, *head, *table);
 }
 
 LitertlmMetadata describe(const LitertlmExportInputs& inputs, const Lengths& lengths, const Tokenizer& tokenizer) {

@@ -1,4 +1,5 @@
-// qat_litertlm_export_dump FOLDER OUTPUT [context=N] [prefill=A,B,...] [embedder=separate|shared]: writes a folder of
+// qat_litertlm_export_dump FOLDER OUTPUT [context=N] [prefill=A,B,...] [embedder=separate|shared]
+// [template=FILE]: writes a folder of
 // transformers' `quant_method: gemma` as .litertlm file, with codes and scales straight from its tensors, for tests of the
 // runtime. Prints figures as JSON.
 #include <cstring>
@@ -10,6 +11,7 @@
 #include "core/error.h"
 #include "core/float_types.h"
 #include "exporters/litertlm_exporter.h"
+#include "exporters/litertlm_splice.h"
 #include "io/safetensors.h"
 #include "quant/packing.h"
 
@@ -114,7 +116,7 @@ class HfMobileWeights final : public LitertlmWeights {
   mutable std::map<std::string, std::vector<float>> scales_;
 };
 
-void apply_option(const std::string& option, LitertlmExportInputs& inputs) {
+void apply_option(const std::string& option, LitertlmExportInputs& inputs, std::string& base) {
   const size_t equals = option.find('=');
   const std::string name = option.substr(0, equals), value = option.substr(equals + 1);
   if (name == "context") {
@@ -122,6 +124,8 @@ void apply_option(const std::string& option, LitertlmExportInputs& inputs) {
   } else if (name == "prefill") {
     std::istringstream lengths(value);
     for (std::string length; std::getline(lengths, length, ',');) inputs.prefill_lengths.push_back(std::stoll(length));
+  } else if (name == "template") {
+    base = value;
   } else if (name == "embedder") {
     inputs.embedder = value == "shared" ? EmbedderLayout::Shared : EmbedderLayout::Separate;
   } else {
@@ -138,7 +142,13 @@ int main(int count, char** arguments) try {
   inputs.weights = &weights;
   inputs.model_folder = arguments[1];
   inputs.output = arguments[2];
-  for (int i = 3; i < count; ++i) apply_option(arguments[i], inputs);
+  std::string base;
+  for (int i = 3; i < count; ++i) apply_option(arguments[i], inputs, base);
+  if (!base.empty()) {
+    const LitertlmSpliceFigures figures = splice_litertlm(weights, base, inputs.output);
+    std::cout << "{\"constants\": " << figures.constants << ", \"scales\": " << figures.scales << "}\n";
+    return 0;
+  }
   const LitertlmExportFigures figures = export_litertlm(inputs);
   std::cout << "{\"file_bytes\": " << figures.file_bytes << ", \"context\": " << figures.context
             << ", \"seconds\": " << figures.seconds << "}\n";
