@@ -14,6 +14,7 @@
 #include "data/tokenizer.h"
 #include "exporters/gguf_decoder.h"
 #include "exporters/witness_caches.h"
+#include "exporters/witness_logits.h"
 #include "gemma4/witness.h"
 #include "io/gguf.h"
 #include "quant/grid.h"
@@ -95,7 +96,6 @@ class GgufVerification {
     }
   }
 
-  // A witness position stands for its largest logits and the sum over all of them.
   void compare_logits(const VerifyOptions& options) {
     ReferenceOptions reference{ArithmeticKind::Float, std::nullopt, options.threads};
     WitnessCaches caches(*witness_);
@@ -104,24 +104,15 @@ class GgufVerification {
       reference.observer = &caches;
     }
     const auto model = make_reference_model(file_, reference);
-    for (size_t prompt = 0; prompt < witness_->prompts.size(); ++prompt) {
-      const WitnessPrompt& expected = witness_->prompts[prompt];
-      caches.start_prompt(report_.witness_positions);
-      const auto vocabulary = static_cast<size_t>(model->vocabulary_size());
-      model->evaluate(expected.tokens, 0, [&](int64_t first, std::span<const float> rows) {
-        for (size_t row = 0; row * vocabulary < rows.size(); ++row) {
-          compare_position(prompt, static_cast<size_t>(first) + row, rows.subspan(row * vocabulary, vocabulary));
-        }
-      });
-    }
+    WitnessLogits logits(*witness_);
+    logits.compare(*model, [&](int64_t position) { caches.start_prompt(position); });
     report_.cached_codes = caches.codes();
     report_.cached_codes_aside = caches.codes_aside();
+    report_.witness_positions = logits.positions();
+    report_.largest_logit_difference = logits.largest_difference();
     // Logits behind another cache say nothing more.
     if (const std::string fault = caches.fault(); !fault.empty()) return differ("key-value cache", fault);
-    if (report_.largest_logit_difference > kWitnessTolerance) {
-      differ(where_largest_, join("logits of the reference inference differ from the witness by ",
-                                  report_.largest_logit_difference, " (tolerance ", kWitnessTolerance, ")"));
-    }
+    if (const std::string fault = logits.fault(); !fault.empty()) report_.differences.push_back(fault);
   }
 
  private:
@@ -251,28 +242,10 @@ class GgufVerification {
     }
   }
 
-  void compare_position(size_t prompt, size_t position, std::span<const float> logits) {
-    const WitnessPosition& expected = witness_->prompts[prompt].positions[position];
-    report_.witness_positions += 1;
-    const auto note = [&](double difference) {
-      // A NaN must count as the largest difference there is.
-      const double size = std::isnan(difference) ? HUGE_VAL : difference;
-      if (size <= report_.largest_logit_difference) return;
-      report_.largest_logit_difference = size;
-      where_largest_ = join("witness prompt ", prompt, ", position ", position);
-    };
-    for (size_t i = 0; i < expected.top_tokens.size(); ++i) {
-      const auto token = static_cast<size_t>(expected.top_tokens[i]);
-      note(token < logits.size() ? std::abs(static_cast<double>(logits[token]) - expected.top_logits[i]) : HUGE_VAL);
-    }
-    note(std::abs(static_cast<double>(witness_position(logits).log_sum_exp) - expected.log_sum_exp));
-  }
-
   const GgufFile& file_;
   const ModelFolder& checkpoint_;
   const std::optional<Witness>& witness_;
   VerifyReport& report_;
-  std::string where_largest_;
 };
 
 }  // namespace

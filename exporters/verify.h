@@ -11,9 +11,6 @@
 
 namespace qat {
 
-// Witness logits and the reference's `float` arithmetic differ only by the order of fp32 sums.
-inline constexpr double kWitnessTolerance = 1e-3;
-
 struct VerifyReport {
   int64_t quantized_weights = 0;    // compared with the witness: codes, scales and the matrix the GEMM read
   int64_t unquantized_weights = 0;  // compared value by value with the masters
@@ -22,6 +19,9 @@ struct VerifyReport {
   double largest_logit_difference = 0;
   int64_t cached_codes = 0;              // of keys and values, compared with those that training cached
   int64_t cached_codes_aside = 0;        // of them, one step aside (exporters/witness_caches.h)
+  int64_t edge_codes = 0;                // of static activations and caches, compared with training's
+  int64_t edge_codes_aside = 0;          // of them, one step aside (exporters/witness_edges.h)
+  std::vector<std::string> inexact;      // weights that the format cannot hold as they were trained, one line each
   std::vector<std::string> differences;  // one line each, naming the tensor
 
   bool equal() const { return differences.empty(); }
@@ -34,6 +34,11 @@ struct VerifyOptions {
 
 // Throws Error where the artifact cannot be read or the checkpoint has no witness; differences are no errors.
 VerifyReport verify_gguf(const std::filesystem::path& artifact, const ModelFolder& checkpoint,
+                         const VerifyOptions& options);
+// The same for a folder of transformers' mobile format, and for a .litertlm file of this program.
+VerifyReport verify_mobile_folder(const std::filesystem::path& artifact, const ModelFolder& checkpoint,
+                                  const VerifyOptions& options);
+VerifyReport verify_litertlm(const std::filesystem::path& artifact, const ModelFolder& checkpoint,
                          const VerifyOptions& options);
 
 }  // namespace qat

@@ -147,6 +147,13 @@ void check_evaluation(const TrainConfig& config, Checker& check) {
     check.add("eval.reference: there is no folder ", config.eval.reference);
   }
   if (!config.eval.reference.empty() && !config.wants_kl()) check.add("eval.reference: needs eval.metric = kl");
+  if (!config.teacher.empty() && !fs::is_directory(config.teacher)) {
+    check.add("teacher: there is no folder ", config.teacher);
+  }
+  if (!config.teacher.empty() && !config.distills()) check.add("teacher: needs objective = forward_kl");
+  if (config.distills() && config.teacher.empty() && config.initialize == "random") {
+    check.add("objective: forward_kl to random weights says nothing; name a model as teacher");
+  }
   if (!config.wants_kl()) return;
   if (config.data.eval.empty()) check.add("eval.metric: kl needs data.eval");
   if (config.initialize == "random" && config.eval.reference.empty()) {

@@ -18,6 +18,7 @@ class Objective {
   virtual at::Tensor loss_sum(const Gemma4Model& model, const at::Tensor& hidden, const TrainingBatch& batch) const = 0;
 };
 
-std::unique_ptr<Objective> make_objective(const TrainConfig& config);
+// Loads the teacher where there is one, in the dtype of `model`. Throws Error (usage) if its vocabulary is another one.
+std::unique_ptr<Objective> make_objective(const TrainConfig& config, const Gemma4Model& model);
 
 }  // namespace qat

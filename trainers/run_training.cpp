@@ -121,7 +121,7 @@ int run_training(TrainConfig config, bool resume) {
   print_summary(config, base, data, optimizer, state);
   if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
 
-  const std::unique_ptr<Objective> objective = make_objective(config);
+  const std::unique_ptr<Objective> objective = make_objective(config, model);
   const CheckpointWriter checkpoints(base, data.witness_prompts());
   Trainer trainer(config, model, fake_quant, *objective, data, optimizer);
   TrainingRun run(

@@ -75,6 +75,9 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                  "static int8 ends of linears: as the plan says, none, or inputs only");
   visitor.choice("dtype", dtype, {"auto", "bfloat16", "float32"},
                  "of the forward pass; weights are BF16 numbers either way");
+  visitor.choice("objective", objective, {"cross_entropy", "forward_kl"},
+                 "what is minimised: -log p of the data's tokens, or KL(teacher || model) at them");
+  visitor.field("teacher", teacher, "model folder of forward_kl, run in BF16 beside the model; empty: the model the run starts from");
   visitor.object("data", "what is learned", [this](FieldVisitor& nested) { data.visit_fields(nested); });
   visitor.field("sequence_length", sequence_length, "tokens a packed row holds at most; longer documents are cut");
   visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");

@@ -83,6 +83,8 @@ struct TrainConfig {
   std::string kv_cache = "plan";
   std::string activations = "plan";
   std::string dtype = "auto";
+  std::string objective = "cross_entropy";
+  std::string teacher;
   DataConfig data;
   int64_t sequence_length = 1024;
   int64_t micro_batch_sequences = 1;
@@ -113,6 +115,7 @@ struct TrainConfig {
   static std::string describe();
 
   bool is_quantized() const { return !plan.empty(); }
+  bool distills() const { return objective == "forward_kl"; }
   bool wants_kl() const { return eval.metric == "kl"; }
   // The dtype of the forward pass after "auto": BF16 where the processor multiplies it fast (AVX512-BF16, AMX).
   bool computes_in_bfloat16() const;

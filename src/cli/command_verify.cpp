@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 
@@ -10,12 +11,18 @@ namespace qat {
 namespace {
 const CommandHelp kHelp{
     "gemma-qat verify ARTIFACT --checkpoint CHECKPOINT",
-    "Proves on the bytes of an exported GGUF file that it holds what was trained: codes, scales and the matrices that "
-    "the "
-    "forward pass read (SHA-256), every unquantized weight, the tokenizer, and the logits of the built-in reference "
-    "inference on the checkpoint's witness prompts.\nExit code 0: equal; 3: different, with the tensor's name.",
+    "Proves on the bytes of an export (GGUF file, mobile folder, .litertlm file) that it holds what was trained: codes, scales "
+    "and the matrices that the forward pass read (SHA-256), static scales, every unquantized weight, the tokenizer, and the "
+    "activation codes and logits of the built-in reference inference on the checkpoint's witness prompts.\nExit code 0: equal; 3: different, with the tensor's name.",
     "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint\n"
-    "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint --no-run"};
+    "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint --no-run\n"
+    "  gemma-qat verify e2b.litertlm --checkpoint runs/e2b/checkpoint"};
+VerifyReport verify(const std::filesystem::path& artifact, const ModelFolder& checkpoint, const VerifyOptions& options) {
+  if (std::filesystem::is_directory(artifact)) return verify_mobile_folder(artifact, checkpoint, options);
+  if (artifact.extension() == ".litertlm") return verify_litertlm(artifact, checkpoint, options);
+  return verify_gguf(artifact, checkpoint, options);
+}
+
 }  // namespace
 
 int command_verify(const Arguments& arguments) {
@@ -37,7 +44,7 @@ int command_verify(const Arguments& arguments) {
   VerifyOptions options;
   options.run_model = parsed.options.count("no-run") == 0;
   options.threads = parsed.options["threads"].as<int>();
-  const VerifyReport report = verify_gguf(artifact, checkpoint, options);
+  const VerifyReport report = verify(artifact, checkpoint, options);
 
   std::printf("%s %s %s\n", artifact.c_str(), report.equal() ? "equals" : "differs from", folder.c_str());
   std::printf("  quantized weights    %" PRId64 " compared (%" PRId64 " blocks: codes, scales, matrices)\n",
@@ -51,7 +58,18 @@ int command_verify(const Arguments& arguments) {
     std::printf("  key-value cache      %" PRId64 " codes compared, %" PRId64 " on a rounding edge\n",
                 report.cached_codes, report.cached_codes_aside);
   }
-  for (const std::string& difference : report.differences) std::printf("  different: %s\n", difference.c_str());
+  if (report.edge_codes > 0) {
+    std::printf("  static int8           %" PRId64 " codes compared, %" PRId64 " on a rounding edge\n", report.edge_codes,
+                report.edge_codes_aside);
+  }
+  for (const std::string& weight : report.inexact) std::printf("  not exact by format: %s\n", weight.c_str());
+  constexpr size_t kMostLines = 20;
+  for (size_t i = 0; i < std::min(report.differences.size(), kMostLines); ++i) {
+    std::printf("  different: %s\n", report.differences[i].c_str());
+  }
+  if (report.differences.size() > kMostLines) {
+    std::printf("  and %zu more differences\n", report.differences.size() - kMostLines);
+  }
   return static_cast<int>(report.equal() ? ExitCode::Done : ExitCode::Different);
 }
 

@@ -26,12 +26,12 @@ HWY_INLINE hn::Vec<FloatTag> load(FloatTag tag, const BFloat16* values) {
   return hn::BitCast(tag, hn::ShiftLeft<16>(bits));
 }
 
-// The code as a whole float. Min and Max return their second operand for a NaN, as fmin and fmax of the scalar rule return
-// the number.
+// The code as a whole float, never -0. The comparisons choose the limit for a NaN, as fmin and fmax of the scalar rule do.
 HWY_INLINE hn::Vec<FloatTag> code_of(FloatTag tag, hn::Vec<FloatTag> value, const IntegerGrid& grid) {
   const auto scaled = hn::Mul(value, hn::Set(tag, grid.inverse));
   const auto upper = hn::IfThenElse(hn::Lt(scaled, hn::Set(tag, grid.code_max)), scaled, hn::Set(tag, grid.code_max));
-  return hn::Round(hn::IfThenElse(hn::Gt(upper, hn::Set(tag, grid.code_min)), upper, hn::Set(tag, grid.code_min)));
+  const auto clamped = hn::IfThenElse(hn::Gt(upper, hn::Set(tag, grid.code_min)), upper, hn::Set(tag, grid.code_min));
+  return hn::Add(hn::Round(clamped), hn::Zero(tag));
 }
 
 HWY_INLINE float scalar_code(float value, const IntegerGrid& grid) {

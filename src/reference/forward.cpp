@@ -92,8 +92,11 @@ void Forward::norm(Matrix& x, const std::vector<float>& weight) const {
 }
 
 Matrix Forward::linear(const Matrix& x, const WeightView& weight, const SequenceState& state) const {
-  Matrix y = arithmetic_.linear(x, weight);
-  if (state.linears != nullptr) state.linears->computed(weight.name, x, y);
+  if (state.linears == nullptr) return arithmetic_.linear(x, weight);
+  Matrix input = x;
+  state.linears->entering(weight.name, input);
+  Matrix y = arithmetic_.linear(input, weight);
+  state.linears->computed(weight.name, input, y);
   return y;
 }
 

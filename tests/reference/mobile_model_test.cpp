@@ -101,7 +101,7 @@ class Watch final : public CacheObserver, public LinearObserver {
     positions_seen = positions;
     for (const std::byte value : values) saturated += static_cast<int8_t>(value) == 127 ? 1 : 0;
   }
-  void computed(std::string_view weight, const Matrix& input, const Matrix& output) override {
+  void computed(std::string_view weight, const Matrix& input, Matrix& output) override {
     EXPECT_EQ(input.rows(), output.rows());
     ++linears;
     if (weight != "layers.0.mlp.up_proj.weight") return;

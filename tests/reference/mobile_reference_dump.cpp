@@ -35,7 +35,7 @@ class Recorder final : public LinearObserver, public CacheObserver {
  public:
   explicit Recorder(const ReferenceWeights& weights) : weights_(weights) {}
 
-  void computed(std::string_view weight, const Matrix& input, const Matrix& output) override {
+  void computed(std::string_view weight, const Matrix& input, Matrix& output) override {
     const LinearScales edges = weights_.weight(weight).edges;
     encode(std::string(weight) + ".input", input, edges.input);
     encode(std::string(weight) + ".output", output, edges.output);
