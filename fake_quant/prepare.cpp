@@ -1,130 +1,107 @@
 #include "fake_quant/prepare.h"
 
-#include <ATen/ops/arange.h>
-#include <ATen/ops/tensor.h>
-#include <c10/core/GradMode.h>
-
-#include <algorithm>
+#include <map>
+#include <optional>
 
 #include "core/error.h"
-#include "core/sha256.h"
-#include "fake_quant/key_value_fake_quantizer.h"
-#include "fake_quant/weight_fake_quantizer.h"
 #include "quant/key_value_rotation.h"
 
 namespace qat {
 
-struct FakeQuantSet::State {
-  struct LayerCache {
-    int64_t layer;
-    std::shared_ptr<KeyValueFakeQuantizer> key;
-    std::shared_ptr<KeyValueFakeQuantizer> value;
-  };
-  Gemma4Model* model = nullptr;
-  bool enabled = true;
-  std::vector<std::shared_ptr<WeightFakeQuantizer>> weights;
-  std::vector<LayerCache> caches;
-};
-
-FakeQuantSet::FakeQuantSet() : state_(std::make_unique<State>()) {}
-FakeQuantSet::~FakeQuantSet() = default;
-FakeQuantSet::FakeQuantSet(FakeQuantSet&&) noexcept = default;
-FakeQuantSet& FakeQuantSet::operator=(FakeQuantSet&&) noexcept = default;
-
-bool FakeQuantSet::empty() const { return state_->weights.empty() && state_->caches.empty(); }
-bool FakeQuantSet::enabled() const { return state_->enabled; }
-
-void FakeQuantSet::set_enabled(bool enabled) {
-  state_->enabled = enabled;
-  for (const auto& quantizer : state_->weights) quantizer->set_enabled(enabled);
-  for (const auto& cache : state_->caches) {
-    cache.key->set_enabled(enabled);
-    cache.value->set_enabled(enabled);
-  }
-}
-
-void FakeQuantSet::masters_changed() {
-  for (const auto& quantizer : state_->weights) quantizer->master_changed();
-}
-
-void FakeQuantSet::check_all_fired() const {
-  std::string silent;
-  const auto check = [&](const auto& quantizer) {
-    if (!quantizer.has_fired()) silent += "\n  " + quantizer.name();
-  };
-  for (const auto& quantizer : state_->weights) check(*quantizer);
-  for (const auto& cache : state_->caches) {
-    check(*cache.key);
-    check(*cache.value);
-  }
-  if (silent.empty()) return;
-  fail("the plan quantizes these, but no forward pass ever used their quantizers, so nothing was trained for them:",
-       silent);
-}
-
 namespace {
 
-constexpr int64_t kRowsPerPiece = 4096;
+// What transformers' and LiteRT's mobile checkpoints have for values of unit RMS: clipped at 6 (mobile_format.md 1.5).
+constexpr float kNormedValueScale = 6.0f / 127.0f;
 
-bool is_table(const WeightSpec& weight) {
-  return weight.role == WeightRole::TokenEmbedding || weight.role == WeightRole::PerLayerEmbedding;
-}
-
-void update(Sha256& digest, const at::Tensor& values) {
-  const at::Tensor bits = values.to(at::kBFloat16).contiguous();
-  digest.update({static_cast<const std::byte*>(bits.data_ptr()), static_cast<size_t>(bits.nbytes())});
-}
-
-// What the model's slot hands to the GEMM, read through the slot itself. Tables come by rows, as lookups read them.
-std::string digest_of_values(const Projection& projection, const WeightSpec& weight) {
-  const c10::NoGradGuard no_grad;
-  Sha256 digest;
-  if (is_table(weight)) {
-    for (int64_t first = 0; first < weight.rows(); first += kRowsPerPiece) {
-      const int64_t end = std::min(first + kRowsPerPiece, weight.rows());
-      update(digest, projection.effective_rows(at::arange(first, end, at::kLong)));
+void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const WeightPlan& rule, const KnownScales& known) {
+  std::span<const Float16> scales;
+  if (rule.scales == ScaleSource::Stored) {
+    scales = known.blocks ? known.blocks(weight.name) : scales;
+    const int64_t blocks = weight.elements() / scheme(rule.scheme).block_size;
+    if (static_cast<int64_t>(scales.size()) != blocks) {
+      fail(weight.name, ": the plan wants stored scales, ", blocks, " of them; found ", scales.size());
     }
+  }
+  auto quantizer = std::make_shared<WeightFakeQuantizer>(weight.name, rule.scheme, scales);
+  set.model->projection(weight.name).weight_transform = quantizer;
+  set.weights.push_back(std::move(quantizer));
+}
+
+void attach_row_weight(FakeQuantSet& set, const WeightSpec& weight, const WeightPlan& rule, const KnownScales& known) {
+  Projection& projection = set.model->projection(weight.name);
+  auto quantizer = std::make_shared<RowWeightFakeQuantizer>(weight, rule.scheme, rule.one_scale_per_row);
+  const std::span<const float> scales = known.rows ? known.rows(weight.name) : std::span<const float>();
+  if (scales.empty()) {
+    quantizer->find_scales(projection.weight, known.row_method);
   } else {
-    update(digest, projection.effective_weight());
+    QAT_CHECK(static_cast<int64_t>(scales.size()) == weight.row_scales());
+    quantizer->give_scales(scales);
   }
-  return digest.finish();
+  projection.weight_transform = quantizer;
+  set.row_weights.push_back(std::move(quantizer));
 }
 
-}  // namespace
+// The edges of linears: inputs are shared under their name, outputs are each weight's own.
+class EdgeBuilder {
+ public:
+  EdgeBuilder(FakeQuantSet& set, const StaticScales* scales) : set_(set), scales_(scales) {}
 
-std::map<std::string, WeightDigest, std::less<>> FakeQuantSet::digests() const {
-  std::map<std::string, WeightDigest, std::less<>> result;
-  for (const auto& quantizer : state_->weights) {
-    const Projection& projection = state_->model->projection(quantizer->name());
-    WeightDigest digest = quantizer->digest(projection.weight);
-    digest.values = digest_of_values(projection, *state_->model->weights().find(quantizer->name()));
-    result.emplace(quantizer->name(), std::move(digest));
-  }
-  return result;
-}
-
-FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan,
-                     const std::function<std::span<const Float16>(const std::string&)>& stored_scales) {
-  FakeQuantSet set;
-  set.state_->model = &model;
-  for (const WeightSpec& weight : model.weights().weights()) {
-    const WeightPlan& rule = plan.of(weight.name);
-    if (!scheme(rule.scheme).is_quantized()) continue;
-    std::span<const Float16> scales;
-    if (rule.scales == ScaleSource::Stored) {
-      scales = stored_scales(weight.name);
-      const int64_t blocks = weight.elements() / scheme(rule.scheme).block_size;
-      if (static_cast<int64_t>(scales.size()) != blocks) {
-        fail(weight.name, ": the plan wants stored scales, ", blocks, " of them; found ", scales.size());
+  void add(const WeightSpec& weight, const WeightPlan& rule) {
+    const LinearScales known = known_scales(weight.name);
+    Projection& projection = set_.model->projection(weight.name);
+    if (rule.quantizes_input) {
+      const auto [found, is_new] = inputs_.try_emplace(weight.input_name(), set_.edges.size());
+      if (is_new) add_edge(StaticEdge::Kind::Input, weight.input_name() + ".input", weight.columns(), known.input);
+      StaticEdge& edge = set_.edges[found->second];
+      if (known.input > 0 && edge.quantizer->scale_value() != known.input) {
+        fail(weight.name, ": input scale ", known.input, ", but ", edge.weights.front(), " reads the same input with ",
+             edge.quantizer->scale_value());
       }
+      edge.weights.push_back(weight.name);
+      edge.quantizer->add_user();
+      projection.input_transform = edge.quantizer;
     }
-    auto quantizer = std::make_shared<WeightFakeQuantizer>(weight.name, rule.scheme, scales);
-    model.projection(weight.name).weight_transform = quantizer;
-    set.state_->weights.push_back(std::move(quantizer));
+    if (rule.quantizes_output) {
+      add_edge(StaticEdge::Kind::Output, weight.module_name() + ".output", weight.rows(), known.output);
+      set_.edges.back().weights.push_back(weight.name);
+      projection.output_transform = set_.edges.back().quantizer;
+    }
   }
-  if (!plan.key_value_cache) return set;
 
-  QAT_CHECK(*plan.key_value_cache == Scheme::Q8_0);
+  void add_cache(const LayerConfig& layer, bool values_are_normed) {
+    CacheScales known;
+    if (scales_ != nullptr && scales_->caches.contains(layer.index)) known = scales_->caches.at(layer.index);
+    if (known.value == 0 && values_are_normed) known.value = kNormedValueScale;
+    const std::string attention = "layers." + std::to_string(layer.index) + ".self_attn.";
+    const auto add_part = [&](StaticEdge::Kind kind, const char* name, float scale) {
+      add_edge(kind, attention + name, layer.key_value_width(), scale);
+      set_.edges.back().layer = layer.index;
+      return set_.edges.back().quantizer;
+    };
+    set_.model->key_transform(layer.index) = add_part(StaticEdge::Kind::KeyCache, "key_cache", known.key);
+    set_.model->value_transform(layer.index) = add_part(StaticEdge::Kind::ValueCache, "value_cache", known.value);
+  }
+
+ private:
+  LinearScales known_scales(const std::string& weight) const {
+    if (scales_ == nullptr) return {};
+    const auto found = scales_->linears.find(weight);
+    return found == scales_->linears.end() ? LinearScales() : found->second;
+  }
+
+  void add_edge(StaticEdge::Kind kind, const std::string& name, int64_t width, float scale) {
+    StaticEdge edge{kind, {}, -1, width, std::make_shared<StaticFakeQuantizer>(name)};
+    if (scale > 0) edge.quantizer->set_scale(scale, /*given=*/true);
+    set_.edges.push_back(std::move(edge));
+  }
+
+  FakeQuantSet& set_;
+  const StaticScales* scales_;
+  std::map<std::string, size_t> inputs_;
+};
+
+void attach_block_caches(FakeQuantSet& set) {
+  Gemma4Model& model = *set.model;
   for (const LayerConfig& layer : model.config().layers) {
     if (layer.key_value_donor) continue;  // shared layers read what the donor cached
     const std::string name = "layers." + std::to_string(layer.index) + ".self_attn.";
@@ -133,56 +110,41 @@ FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan,
     auto value = std::make_shared<KeyValueFakeQuantizer>(name + "value_cache", rotation.value, layer.head_dim);
     model.key_transform(layer.index) = key;
     model.value_transform(layer.index) = value;
-    set.state_->caches.push_back({layer.index, std::move(key), std::move(value)});
+    set.block_caches.push_back({layer.index, std::move(key), std::move(value)});
   }
-  return set;
 }
 
-// Records what every layer caches, for its lifetime.
-class CacheRecording {
- public:
-  CacheRecording(const FakeQuantSet& fake_quant, std::map<int64_t, WitnessCache>& recorded) : fake_quant_(fake_quant) {
-    for (const auto& cache : fake_quant_.state_->caches) {
-      WitnessCache& target = recorded[cache.layer];
-      cache.key->record_into(&target.keys);
-      cache.value->record_into(&target.values);
-    }
-  }
-  ~CacheRecording() {
-    for (const auto& cache : fake_quant_.state_->caches) {
-      cache.key->record_into(nullptr);
-      cache.value->record_into(nullptr);
-    }
-  }
-  CacheRecording(const CacheRecording&) = delete;
-  CacheRecording& operator=(const CacheRecording&) = delete;
+}  // namespace
 
- private:
-  const FakeQuantSet& fake_quant_;
-};
+KnownScales KnownScales::of(const ModelFolder& folder) {
+  KnownScales known;
+  known.blocks = [&folder](const std::string& weight) { return folder.stored_scales(weight); };
+  known.rows = [&folder](const std::string& weight) { return folder.row_scales(weight); };
+  known.edges = &folder.static_scales();
+  return known;
+}
 
-Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
-                     const std::vector<std::vector<int32_t>>& prompts) {
-  const c10::NoGradGuard no_grad;
-  QAT_CHECK(model.dtype() == at::kFloat);
-  Witness witness;
-  const CacheRecording recording(fake_quant, witness.caches);
-  for (const auto& prompt : prompts) {
-    const auto count = std::min<size_t>(prompt.size(), kWitnessPositions);
-    if (count == 0) continue;
-    WitnessPrompt entry;
-    entry.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(count));
-    const std::vector<int64_t> ids(entry.tokens.begin(), entry.tokens.end());
-    const at::Tensor hidden = model.hidden_states(PackedTokens::single(at::tensor(ids, at::kLong)));
-    for (size_t i = 0; i < count; ++i) {
-      const at::Tensor logits = model.logits(hidden.narrow(0, static_cast<int64_t>(i), 1)).contiguous();
-      entry.positions.push_back(
-          witness_position({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())}));
+FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan, const KnownScales& known) {
+  FakeQuantSet set;
+  set.model = &model;
+  EdgeBuilder edges(set, known.edges);
+  for (const WeightSpec& weight : model.weights().weights()) {
+    const WeightPlan& rule = plan.of(weight.name);
+    if (!scheme(rule.scheme).is_quantized()) continue;
+    if (scheme(rule.scheme).has_row_scales()) {
+      attach_row_weight(set, weight, rule, known);
+      edges.add(weight, rule);
+    } else {
+      attach_block_weight(set, weight, rule, known);
     }
-    witness.prompts.push_back(std::move(entry));
   }
-  witness.digests = fake_quant.digests();
-  return witness;
+  if (plan.key_value_cache == Scheme::Q8_0) attach_block_caches(set);
+  if (plan.key_value_cache == Scheme::Int8) {
+    for (const LayerConfig& layer : model.config().layers) {
+      if (!layer.key_value_donor) edges.add_cache(layer, model.config().value_norm);
+    }
+  }
+  return set;
 }
 
 }  // namespace qat

@@ -38,6 +38,17 @@ std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std:
   return weights;
 }
 
+std::vector<TrainedWeight> select_trained_scales(FakeQuantSet& fake_quant, const std::vector<std::string>& frozen) {
+  std::vector<TrainedWeight> scales;
+  for (LearnedScale* scale : fake_quant.scales()) {
+    if (std::find(frozen.begin(), frozen.end(), scale->name()) != frozen.end()) continue;
+    at::Tensor parameter = scale->log_change();
+    parameter.set_requires_grad(true);
+    scales.push_back({"scale of " + scale->name(), parameter, /*decays=*/false, /*is_scale=*/true});
+  }
+  return scales;
+}
+
 GradientSum::GradientSum(const std::vector<TrainedWeight>& weights) : sums_(weights.size()) {
   for (const TrainedWeight& weight : weights) parameters_.push_back(weight.parameter);
 }
@@ -91,16 +102,22 @@ AdamW::AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options)
   }
 }
 
-void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate) {
+void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
+                 double scale_learning_rate) {
   QAT_CHECK(gradients.size() == weights_.size());
   const at::NoGradGuard no_grad;
   ++steps_done_;
   const at::Tensor steps = at::full({}, static_cast<double>(steps_done_), at::kFloat);
   const at::Tensor scale = at::full({}, divisor, at::kFloat);
-  for (const bool decays : {false, true}) {
+  struct Group {
+    bool is_scale, decays;
+    double learning_rate;
+  };
+  for (const Group& wanted :
+       {Group{false, false, learning_rate}, Group{false, true, learning_rate}, Group{true, false, scale_learning_rate}}) {
     std::vector<at::Tensor> masters, group, first, second;
     for (size_t i = 0; i < weights_.size(); ++i) {
-      if (weights_[i].decays != decays) continue;
+      if (weights_[i].decays != wanted.decays || weights_[i].is_scale != wanted.is_scale) continue;
       masters.push_back(state_.masters[i]);
       group.push_back(gradients[i]);
       first.push_back(state_.first_moments[i]);
@@ -108,8 +125,8 @@ void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, doubl
     }
     if (masters.empty()) continue;
     const std::vector<at::Tensor> step_counts(masters.size(), steps);
-    at::_fused_adamw_(masters, group, first, second, {}, step_counts, learning_rate, options_.beta1, options_.beta2,
-                      decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
+    at::_fused_adamw_(masters, group, first, second, {}, step_counts, wanted.learning_rate, options_.beta1,
+                      options_.beta2, wanted.decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
                       scale);
   }
   write_parameters();
@@ -128,7 +145,14 @@ void AdamW::restored(int64_t steps_done) {
 
 void AdamW::write_parameters() {
   const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < weights_.size(); ++i) set_rounded(weights_[i].parameter, state_.masters[i]);
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    at::Tensor parameter = weights_[i].parameter;
+    if (weights_[i].is_scale) {
+      parameter.copy_(state_.masters[i]);
+    } else {
+      set_rounded(parameter, state_.masters[i]);
+    }
+  }
 }
 
 }  // namespace qat

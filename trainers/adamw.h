@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "fake_quant/fake_quant_set.h"
 #include "model/gemma4_model.h"
 #include "trainers/train_config.h"
 
@@ -18,10 +19,14 @@ struct TrainedWeight {
   std::string name;      // WeightTable's
   at::Tensor parameter;  // the model's leaf, BF16 or float, requires_grad set
   bool decays = false;   // weight decay applies: matrices and tables only
+  bool is_scale = false;  // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
 };
 
 // Rounds every parameter to BF16 numbers, and returns those whose weight is not in `frozen`, with requires_grad set.
 std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std::vector<std::string>& frozen);
+
+// The scales of a set of quantizers, with requires_grad set; not those of the rows of `frozen` weights.
+std::vector<TrainedWeight> select_trained_scales(FakeQuantSet& fake_quant, const std::vector<std::string>& frozen);
 
 // FP32 sums of the gradients of one optimizer step.
 class GradientSum {
@@ -47,10 +52,11 @@ class AdamW {
  public:
   AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options);
 
-  // One update with gradients / divisor (gradients are divided in place), then parameters = bf16(masters).
+  // One update with gradients / divisor (gradients are divided in place), then parameters = bf16(masters); scales have a rate
+  // of their own and parameters = masters.
   //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
   //   master = master (1 - rate decay) - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
-  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate);
+  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate, double scale_learning_rate);
 
   // What a saved state holds; one FP32 tensor per weight.
   struct State {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "trainers/calibration.h"
 
 namespace qat {
 
@@ -15,6 +16,11 @@ std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const Weight
   ResolvedPlan plan = QuantPlan::load(config.plan).resolve(table);
   if (config.kv_cache == "none") plan.key_value_cache.reset();
   if (config.kv_cache == "q8_0") plan.key_value_cache = Scheme::Q8_0;
+  if (config.kv_cache == "int8") plan.key_value_cache = Scheme::Int8;
+  for (auto& [name, weight] : plan.weights) {
+    if (config.activations != "plan") weight.quantizes_output = false;
+    if (config.activations == "none") weight.quantizes_input = false;
+  }
   return plan;
 }
 
@@ -25,8 +31,10 @@ BaseModel::BaseModel(const TrainConfig& config)
   if (config.initialize == "pretrained") folder_.emplace(path_);
   plan_ = resolve_plan(config, table_);
   if (!plan_) return;
+  row_method_ = row_scale_method(config.quantization);
   for (const auto& [name, weight] : plan_->weights) {
-    if (weight.scales == ScaleSource::Stored && stored_scales(name).empty()) {
+    const bool needs_blocks = weight.scales == ScaleSource::Stored && !scheme(weight.scheme).has_row_scales();
+    if (needs_blocks && stored_scales(name).empty()) {
       fail(path_.string(), ": the plan \"", plan_->name, "\" wants stored scales of ", name,
            ", and this folder has none");
     }
@@ -43,7 +51,34 @@ void BaseModel::fill(Gemma4Model& model, uint64_t seed) const {
 
 FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model) const {
   if (!plan_) return {};
-  return prepare(model, *plan_, [this](const std::string& weight) { return stored_scales(weight); });
+  KnownScales known;
+  if (folder_ && folder_->plan()) known = scales_of_folder();
+  known.row_method = row_method_;
+  return prepare(model, *plan_, known);
+}
+
+FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model, const FakeQuantSet& like) const {
+  if (!plan_) return {};
+  const StaticScales edges = like.static_scales();
+  const auto rows = like.row_scales();
+  KnownScales known;
+  known.edges = &edges;
+  known.rows = [&rows](const std::string& weight) {
+    const at::Tensor& scales = rows.at(weight);
+    return std::span<const float>(scales.const_data_ptr<float>(), static_cast<size_t>(scales.numel()));
+  };
+  known.blocks = [this](const std::string& weight) { return stored_scales(weight); };
+  return prepare(model, *plan_, known);
+}
+
+// Scales of rows belong to their scheme: where the run's plan has another one than the folder's, they are found anew.
+KnownScales BaseModel::scales_of_folder() const {
+  KnownScales known = KnownScales::of(*folder_);
+  known.rows = [this](const std::string& weight) {
+    const bool same = folder_->plan()->of(weight).scheme == plan_->of(weight).scheme;
+    return same ? folder_->row_scales(weight) : std::span<const float>();
+  };
+  return known;
 }
 
 std::span<const Float16> BaseModel::stored_scales(const std::string& weight) const {

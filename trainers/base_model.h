@@ -28,17 +28,23 @@ class BaseModel {
 
   // Loads or draws the weights.
   void fill(Gemma4Model& model, uint64_t seed) const;
-  // Attaches the plan's fake quantizers; an empty set without a plan.
+  // Attaches the plan's fake quantizers to a filled model; an empty set without a plan. Scales come from the folder where it
+  // has them. Static edges may still need calibration.
   FakeQuantSet attach_fake_quant(Gemma4Model& model) const;
+  // The same with the present scales of another set of the same plan.
+  FakeQuantSet attach_fake_quant(Gemma4Model& model, const FakeQuantSet& like) const;
   // Scales that the checkpoint brings for a weight whose plan says `stored`.
   std::span<const Float16> stored_scales(const std::string& weight) const;
 
  private:
+  KnownScales scales_of_folder() const;
+
   std::filesystem::path path_;
   Gemma4Config config_;
   WeightTable table_;
   std::optional<ModelFolder> folder_;
   std::optional<ResolvedPlan> plan_;
+  RowScaleMethod row_method_ = RowScaleMethod::Searched;
 };
 
 // Names of the weights that are not trained: the plan's frozen ones (see freeze_tables) and the roles of `freeze`.

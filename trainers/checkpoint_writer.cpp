@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/output_file.h"
+#include "fake_quant/make_witness.h"
 
 namespace qat {
 namespace fs = std::filesystem;
@@ -28,15 +29,15 @@ void write_as_bfloat16(const at::Tensor& parameter, const std::function<void(std
 class QuantizersOn {
  public:
   explicit QuantizersOn(FakeQuantSet& fake_quant) : fake_quant_(fake_quant), before_(fake_quant.enabled()) {
-    fake_quant_.set_enabled(true);
+    fake_quant_.enable({});
   }
-  ~QuantizersOn() { fake_quant_.set_enabled(before_); }
+  ~QuantizersOn() { fake_quant_.enable(before_); }
   QuantizersOn(const QuantizersOn&) = delete;
   QuantizersOn& operator=(const QuantizersOn&) = delete;
 
  private:
   FakeQuantSet& fake_quant_;
-  bool before_;
+  QuantizedParts before_;
 };
 
 Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet& fake_quant,
@@ -48,7 +49,7 @@ Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet
   }
   Gemma4Model copy(model.config(), at::kFloat);
   for (auto& [name, parameter] : copy.parameters()) parameter.copy_(model.parameter(name));
-  const FakeQuantSet quantizers = base.attach_fake_quant(copy);
+  const FakeQuantSet quantizers = base.attach_fake_quant(copy, fake_quant);
   return make_witness(copy, quantizers, prompts);
 }
 
@@ -57,6 +58,7 @@ Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet
 void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, FakeQuantSet& fake_quant,
                              int64_t step) const {
   const Witness witness = witness_of(base_, model, fake_quant, witness_prompts_);
+  const auto row_scales = fake_quant.row_scales();
   CheckpointContents contents;
   contents.base_folder = &base_.path();
   contents.base_tensors = base_.folder() == nullptr ? nullptr : &base_.folder()->tensors();
@@ -67,8 +69,13 @@ void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, F
   };
   if (base_.plan() != nullptr) {
     for (const auto& [name, plan] : base_.plan()->weights) {
-      if (plan.scales == ScaleSource::Stored) contents.stored_scales.emplace(name, base_.stored_scales(name));
+      if (plan.scales != ScaleSource::Stored || scheme(plan.scheme).has_row_scales()) continue;
+      contents.stored_scales.emplace(name, base_.stored_scales(name));
     }
+    for (const auto& [name, scales] : row_scales) {
+      contents.row_scales.emplace(name, std::span(scales.const_data_ptr<float>(), static_cast<size_t>(scales.numel())));
+    }
+    contents.static_scales = fake_quant.static_scales();
   }
   contents.write_more = [&](const fs::path& target) {
     witness.save(target / "witness.safetensors");

@@ -68,9 +68,27 @@ void check_data(const DataConfig& data, Checker& check) {
 
 void check_plan(const TrainConfig& config, Checker& check) {
   if (!config.is_quantized()) {
-    if (config.kv_cache == "q8_0") check.add("kv_cache: q8_0 needs a plan (plan=bf16 quantizes nothing else)");
+    if (config.kv_cache == "q8_0" || config.kv_cache == "int8") check.add("kv_cache: ", config.kv_cache, " needs a plan (plan=bf16 quantizes nothing else)");
     if (config.quantization.start_step != 0) check.add("quantization.start_step: needs a plan");
     return;
+  }
+  const QuantizationConfig& quantization = config.quantization;
+  for (const auto& [name, step] : {std::pair("activation_start_step", quantization.activation_start_step),
+                                   std::pair("cache_start_step", quantization.cache_start_step)}) {
+    check.at_least<int64_t>((std::string("quantization.") + name).c_str(), step, 0);
+    if (step >= config.steps) {
+      check.add("quantization.", name, ": must be below steps (", config.steps, "), found ", step,
+                ": these quantizers would never be used");
+    }
+  }
+  if (!(quantization.scale_learning_rate >= 0 && quantization.scale_learning_rate < 1)) {
+    check.add("quantization.scale_learning_rate: must be at least 0 and below 1, found ", quantization.scale_learning_rate);
+  }
+  check.below("quantization.scale_freeze_share", quantization.scale_freeze_share, 0, 1);
+  check.at_least<int64_t>("quantization.calibration.rows", quantization.calibration.rows, 1);
+  if (!(quantization.calibration.percentile > 50 && quantization.calibration.percentile <= 100)) {
+    check.add("quantization.calibration.percentile: must be above 50 and at most 100, found ",
+              quantization.calibration.percentile);
   }
   try {
     QuantPlan::load(config.plan);

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/terminal.h"
+#include "trainers/calibration.h"
 #include "trainers/run_checks.h"
 #include "trainers/training_run.h"
 
@@ -59,7 +60,9 @@ void print_summary(const TrainConfig& config, const BaseModel& base, const Train
            " layers, ", format_count(static_cast<double>(values)), " values, ",
            format_count(static_cast<double>(optimizer.trained_values())), " trained)\n", "plan       ",
            base.plan() == nullptr ? "none: plain BF16" : base.plan()->name,
-           base.plan() != nullptr && base.plan()->key_value_cache ? ", KV cache q8_0" : "", "\n", "data       ",
+           base.plan() != nullptr && base.plan()->key_value_cache
+               ? join(", KV cache ", scheme(*base.plan()->key_value_cache).name)
+               : "", "\n", "data       ",
            source.example_count(), " documents in ", source.rows_in_epoch(), " rows, ",
            format_count(static_cast<double>(source.trained_tokens_per_epoch())), " trained tokens an epoch",
            source.cut_examples() > 0 ? join("; ", source.cut_examples(), " cut") : "",
@@ -95,16 +98,28 @@ int run_training(TrainConfig config, bool resume) {
 
   Gemma4Model model(base.config(), compute_type(config));
   base.fill(model, static_cast<uint64_t>(config.seed));
-  AdamW optimizer(select_trained_weights(model, frozen_weights(config, base)), config.optimizer);
+  const std::vector<std::string> frozen = frozen_weights(config, base);
+  std::vector<TrainedWeight> trained = select_trained_weights(model, frozen);
   const std::optional<ReferenceStates> reference = make_reference(config, model, data);
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
+  if (state.step > 0) load_scale_starts(folder.state(), fake_quant);
+  std::string calibrated;
+  if (fake_quant.needs_calibration()) {
+    const auto rows = data.first_rows(config.quantization.calibration.rows);
+    calibrated = describe_calibration(calibrate(model, fake_quant, rows, config.quantization.calibration));
+  }
+  if (config.quantization.learn_scales) {
+    for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
+  }
+  AdamW optimizer(std::move(trained), config.optimizer);
   if (state.step > 0) load_optimizer(folder.state(), state, optimizer);
-  fake_quant.masters_changed();
+  fake_quant.changed();
 
   folder.open();
   check_disk_space(config, folder, base, optimizer);
   write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
   print_summary(config, base, data, optimizer, state);
+  if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
 
   const std::unique_ptr<Objective> objective = make_objective(config);
   const CheckpointWriter checkpoints(base, data.witness_prompts());

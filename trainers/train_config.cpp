@@ -30,8 +30,23 @@ void OptimizerConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("clip_norm", clip_norm, "largest global gradient norm; 0: no clipping");
 }
 
+void CalibrationConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("rows", rows, "packed training rows that are looked at");
+  visitor.choice("method", method, {"least_error", "percentile", "maximum"}, "how a range follows from magnitudes");
+  visitor.field("percentile", percentile, "share of magnitudes inside the range, in percent");
+}
+
 void QuantizationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("start_step", start_step, "steps that train without fake quantization first");
+  visitor.field("activation_start_step", activation_start_step, "first step with static int8 activations");
+  visitor.field("cache_start_step", cache_start_step, "first step with an int8 KV cache");
+  visitor.choice("row_scales", row_scales, {"search", "absolute_max"},
+                 "how int2, int4 and int8 rows get the scales that the model does not bring");
+  visitor.field("learn_scales", learn_scales, "scales of rows, activations and caches learn with the weights");
+  visitor.field("scale_learning_rate", scale_learning_rate, "relative change of a scale per step, after the warm-up");
+  visitor.field("scale_freeze_share", scale_freeze_share, "last part of the run in which scales stay as they are");
+  visitor.object("calibration", "first scales of static activations and caches",
+                 [this](FieldVisitor& nested) { calibration.visit_fields(nested); });
 }
 
 void EvaluationConfig::visit_fields(FieldVisitor& visitor) {
@@ -55,7 +70,9 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                  "random: only config.json and tokenizer.json of the folder are read");
   visitor.field("out", out, "run folder");
   visitor.field("plan", plan, "quantization plan, a name or a file; empty: plain BF16 fine-tuning");
-  visitor.choice("kv_cache", kv_cache, {"plan", "none", "q8_0"}, "fake quantization of keys and values");
+  visitor.choice("kv_cache", kv_cache, {"plan", "none", "q8_0", "int8"}, "fake quantization of keys and values");
+  visitor.choice("activations", activations, {"plan", "none", "input"},
+                 "static int8 ends of linears: as the plan says, none, or inputs only");
   visitor.choice("dtype", dtype, {"auto", "bfloat16", "float32"},
                  "of the forward pass; weights are BF16 numbers either way");
   visitor.object("data", "what is learned", [this](FieldVisitor& nested) { data.visit_fields(nested); });

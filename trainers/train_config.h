@@ -35,8 +35,23 @@ struct OptimizerConfig {
   void visit_fields(FieldVisitor& visitor);
 };
 
+struct CalibrationConfig {
+  int64_t rows = 32;
+  std::string method = "least_error";
+  double percentile = 99.99;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
 struct QuantizationConfig {
   int64_t start_step = 0;
+  int64_t activation_start_step = 0;
+  int64_t cache_start_step = 0;
+  std::string row_scales = "search";
+  bool learn_scales = true;
+  double scale_learning_rate = 1e-3;
+  double scale_freeze_share = 0.15;
+  CalibrationConfig calibration;
 
   void visit_fields(FieldVisitor& visitor);
 };
@@ -66,6 +81,7 @@ struct TrainConfig {
   std::string out;
   std::string plan;
   std::string kv_cache = "plan";
+  std::string activations = "plan";
   std::string dtype = "auto";
   DataConfig data;
   int64_t sequence_length = 1024;

@@ -1,5 +1,7 @@
 #include "trainers/train_state.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -12,7 +14,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 
 std::span<const float> values_of(const at::Tensor& tensor) {
   QAT_CHECK(tensor.is_contiguous());
@@ -41,7 +43,8 @@ std::array<std::pair<const char*, const std::vector<at::Tensor>*>, 3> groups(con
 
 }  // namespace
 
-void save_state(const fs::path& file, const TrainState& state, const AdamW& optimizer) {
+void save_state(const fs::path& file, const TrainState& state, const AdamW& optimizer,
+                FakeQuantSet& fake_quant) {
   Hdf5Writer writer(file);
   write_number(writer, "format", kFormat);
   write_number(writer, "step", state.step);
@@ -56,6 +59,9 @@ void save_state(const fs::path& file, const TrainState& state, const AdamW& opti
     for (size_t i = 0; i < tensors->size(); ++i) {
       writer.write(group + optimizer.weights()[i].name, values_of((*tensors)[i]));
     }
+  }
+  for (const LearnedScale* scale : fake_quant.scales()) {
+    writer.write("scale_starts/" + scale->name(), values_of(scale->start()));
   }
   writer.commit();
 }
@@ -75,6 +81,16 @@ TrainState load_state(const fs::path& file) {
   reader.read("best_metric", std::span<double>(&state.best_metric, 1));
   state.config = reader.read_text("config");
   return state;
+}
+
+void load_scale_starts(const fs::path& file, FakeQuantSet& fake_quant) {
+  const Hdf5Reader reader(file);
+  for (LearnedScale* scale : fake_quant.scales()) {
+    const int64_t count = scale->is_set() ? scale->start().numel() : 1;
+    const at::Tensor start = at::empty({count}, at::kFloat);
+    reader.read("scale_starts/" + scale->name(), values_of_mutable(start));
+    scale->set_start(start, scale->is_given());
+  }
 }
 
 void load_optimizer(const fs::path& file, const TrainState& state, AdamW& optimizer) {

@@ -24,11 +24,15 @@ struct TrainState {
   std::string config;  // resolved configuration, JSON
 };
 
-// Arrays: format, step, data_position, ... , masters/NAME, first_moments/NAME, second_moments/NAME.
-void save_state(const std::filesystem::path& file, const TrainState& state, const AdamW& optimizer);
+// Arrays: format, step, data_position, ... , masters/NAME, first_moments/NAME, second_moments/NAME, scale_starts/NAME.
+void save_state(const std::filesystem::path& file, const TrainState& state, const AdamW& optimizer,
+                FakeQuantSet& fake_quant);
 
 // Everything but the tensors. Throws Error if the file is damaged or of another format.
 TrainState load_state(const std::filesystem::path& file);
+// What the scales of a set started from; before its scales are handed to an optimizer. Throws Error if they are not those of
+// this set.
+void load_scale_starts(const std::filesystem::path& file, FakeQuantSet& fake_quant);
 // The tensors, into the optimizer and the model's parameters. Throws Error if they are not those of this optimizer.
 void load_optimizer(const std::filesystem::path& file, const TrainState& state, AdamW& optimizer);
 

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "trainers/learning_rate.h"
+#include "trainers/schedule.h"
 
 namespace qat {
 
@@ -22,8 +22,8 @@ StepReport Trainer::step() {
   const int64_t done = optimizer_.steps_done();
   report.step = done + 1;
   report.learning_rate = learning_rate_at(config_.optimizer, done, config_.steps);
-  const bool quantized = done >= config_.quantization.start_step && !fake_quant_.empty();
-  fake_quant_.set_enabled(quantized);
+  const QuantizedParts parts = quantized_parts_at(config_.quantization, done);
+  fake_quant_.enable(parts);
 
   gradients_.clear();
   accumulate(report);
@@ -34,12 +34,13 @@ StepReport Trainer::step() {
 
   const double clip_norm = config_.optimizer.clip_norm;
   const double clipping = clip_norm > 0 && report.gradient_norm > clip_norm ? report.gradient_norm / clip_norm : 1;
-  optimizer_.step(gradients_.sums(), tokens * clipping, report.learning_rate);
+  optimizer_.step(gradients_.sums(), tokens * clipping, report.learning_rate,
+                  scale_learning_rate_at(config_, done));
   gradients_.clear();
-  fake_quant_.masters_changed();
+  fake_quant_.changed();
 
-  if (quantized && !quantizers_checked_) fake_quant_.check_all_fired();
-  quantizers_checked_ = quantizers_checked_ || quantized;
+  if (parts != checked_parts_) fake_quant_.check_all_fired();
+  checked_parts_ = parts;
   return report;
 }
 

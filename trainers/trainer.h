@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "fake_quant/prepare.h"
+#include "fake_quant/fake_quant_set.h"
 #include "model/gemma4_model.h"
 #include "trainers/adamw.h"
 #include "trainers/objective.h"
@@ -42,7 +42,7 @@ class Trainer {
   TrainingData& data_;
   AdamW& optimizer_;
   GradientSum gradients_;
-  bool quantizers_checked_ = false;
+  QuantizedParts checked_parts_ = QuantizedParts::none();  // whose quantizers were all seen to be used
 };
 
 }  // namespace qat

@@ -100,4 +100,16 @@ TrainingBatch TrainingData::next() {
   return join_rows(rows);
 }
 
+std::vector<TrainingBatch> TrainingData::first_rows(int64_t count) {
+  const BatchPosition before = source_->position();
+  source_->seek({});
+  std::vector<TrainingBatch> rows;
+  for (int64_t left = std::min(count, source_->rows_in_epoch()); left > 0; --left) {
+    const Batch row = source_->next();
+    rows.push_back(join_rows({&row, 1}));
+  }
+  source_->seek(before);
+  return rows;
+}
+
 }  // namespace qat

@@ -37,6 +37,9 @@ class TrainingData {
   void seek(BatchPosition position) { source_->seek(position); }
   const BatchSource& source() const { return *source_; }
 
+  // The first `count` rows of the run (of one epoch at most), each a batch of its own. The position stays where it is.
+  std::vector<TrainingBatch> first_rows(int64_t count);
+
   // Empty without data.eval.
   const std::vector<TrainingBatch>& held_out() const { return held_out_; }
   // First tokens of held-out documents, of training documents where there are none.

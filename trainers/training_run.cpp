@@ -5,6 +5,7 @@
 
 #include "core/process_memory.h"
 #include "core/terminal.h"
+#include "trainers/calibration.h"
 
 namespace qat {
 
@@ -55,6 +56,7 @@ bool TrainingRun::save_is_due() const {
 
 void TrainingRun::train_step() {
   const Stopwatch watch;
+  find_scales_when_due(parts_.config.quantization, state_.step, parts_.model, parts_.fake_quant, parts_.data);
   const StepReport report = parts_.trainer.step();
   const double seconds = watch.seconds();
   const double tokens_per_second = static_cast<double>(report.tokens) / seconds;
@@ -77,8 +79,10 @@ void TrainingRun::train_step() {
 void TrainingRun::evaluate() {
   const Stopwatch watch;
   // What is measured is what would be exported, also while training still runs without fake quantization.
-  parts_.fake_quant.set_enabled(true);
+  parts_.fake_quant.enable({});
+  parts_.fake_quant.start_statistics();
   const auto result = evaluate_held_out(parts_.model, parts_.data.held_out(), parts_.reference);
+  const auto statistics = parts_.fake_quant.stop_statistics();
   if (!result) return;
   const double metric = parts_.config.wants_kl() ? *result->kl : result->loss;
   // Step 0 is the model before training: a figure to compare with, not a result to keep.
@@ -89,6 +93,7 @@ void TrainingRun::evaluate() {
   line["best"] = best;
   line["seconds"] = watch.seconds();
   metrics_.append(line);
+  append_statistics(statistics);
   display_.evaluation(state_.step, *result, best);
   state_.evaluated_step = state_.step;
   if (!best) return;
@@ -97,10 +102,20 @@ void TrainingRun::evaluate() {
   if (parts_.config.checkpoint.keep_best) write_checkpoint_to(parts_.folder.best());
 }
 
+void TrainingRun::append_statistics(const std::vector<NamedStatistics>& statistics) {
+  if (statistics.empty()) return;
+  nlohmann::ordered_json line = {{"kind", "quantization"}, {"step", state_.step}};
+  auto& list = line["quantizers"] = nlohmann::ordered_json::object();
+  for (const auto& [name, measured] : statistics) {
+    list[name] = {{"clipping_rate", measured.clipping_rate()}, {"signal_to_noise_db", measured.signal_to_noise()}};
+  }
+  metrics_.append(line);
+}
+
 void TrainingRun::save() {
   metrics_.sync();
   state_.metrics_lines = metrics_.lines();
-  save_state(parts_.folder.state(), state_, parts_.optimizer);
+  save_state(parts_.folder.state(), state_, parts_.optimizer, parts_.fake_quant);
   saved_step_ = state_.step;
   publish();
   if (interrupt_requested())

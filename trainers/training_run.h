@@ -46,6 +46,8 @@ class TrainingRun {
   bool save_is_due() const;
   void train_step();
   void evaluate();
+  // How much every static edge and every row-scaled weight loses on held-out data.
+  void append_statistics(const std::vector<NamedStatistics>& statistics);
   void save();
   // Brings checkpoint/ and step-N/ in line with the saved state.
   void publish();

@@ -3,14 +3,19 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "cli/gguf_tokenizer.h"
 #include "core/error.h"
 #include "fake_quant/prepare.h"
+#include "gemma4/mobile_folder.h"
 #include "gemma4/model_folder.h"
 #include "io/gguf.h"
+#include "io/litertlm.h"
 #include "model/gemma4_model.h"
 #include "model/torch_language_model.h"
+#include "reference/gguf_model.h"
+#include "reference/litertlm_model.h"
 #include "reference/reference_model.h"
 
 namespace qat {
@@ -19,9 +24,10 @@ namespace fs = std::filesystem;
 void describe_model_options(cxxopts::Options& options) {
   options.add_options()("plain", "checkpoints: compute with the BF16 masters, without fake quantization")(
       "dtype", "model folders and checkpoints: bfloat16 or float32", cxxopts::value<std::string>()->default_value("float32"))(
-      "arithmetic", "GGUF: float (what training computed) or device (llama.cpp's)",
+      "arithmetic", "exported files: float (what training computed) or device (llama.cpp's or LiteRT's)",
       cxxopts::value<std::string>()->default_value("float"))(
-      "kv-cache", "GGUF: f32, f16 or q8_0 (default: f32 for float, f16 for device)", cxxopts::value<std::string>())(
+      "kv,kv-cache", "exported files: f32 (or float), f16, q8_0 or int8 (default: GGUF f32 for float and f16 for device, "
+                     "mobile int8 where it has the scales)", cxxopts::value<std::string>())(
       "chat-template", "gemma4, gemma4-large or gemma3 instead of the model's own", cxxopts::value<std::string>())(
       "tokenizer", "GGUF: model folder whose tokenizer.json is used (for files without merges: Gemma 3)",
       cxxopts::value<std::string>())("threads", "0 = all cores", cxxopts::value<int>()->default_value("0"));
@@ -65,9 +71,10 @@ struct TorchOwner {
   FakeQuantSet fake_quant;
 };
 
-struct GgufOwner {
-  explicit GgufOwner(const fs::path& path) : file(path) {}
-  GgufFile file;
+template <class File>
+struct FileOwner {
+  explicit FileOwner(const fs::path& path) : file(path) {}
+  File file;
 };
 
 void add_stop_tokens(OpenedModel& opened) {
@@ -95,8 +102,7 @@ OpenedModel open_folder(const fs::path& path, const ModelOptions& options) {
   auto owner = std::make_shared<TorchOwner>(path, dtype);
   load_weights(owner->model, owner->folder.tensors());
   if (owner->folder.plan() && !options.plain) {
-    owner->fake_quant = prepare(owner->model, *owner->folder.plan(),
-                                [&](const std::string& name) { return owner->folder.stored_scales(name); });
+    owner->fake_quant = prepare(owner->model, *owner->folder.plan(), KnownScales::of(owner->folder));
   }
   OpenedModel opened;
   opened.config = owner->folder.config();
@@ -111,19 +117,23 @@ OpenedModel open_folder(const fs::path& path, const ModelOptions& options) {
 
 std::optional<CacheType> cache_type(const std::string& name) {
   if (name == "default") return std::nullopt;
-  if (name == "f32") return CacheType::F32;
+  if (name == "f32" || name == "float") return CacheType::F32;
   if (name == "f16") return CacheType::F16;
   if (name == "q8_0") return CacheType::Q8_0;
-  fail_usage("--kv-cache ", name, ": wanted f32, f16 or q8_0");
+  if (name == "int8") return CacheType::Int8;
+  fail_usage("--kv-cache ", name, ": wanted f32 (or float), f16, q8_0 or int8");
 }
 
-OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
-  auto owner = std::make_shared<GgufOwner>(path);
+ReferenceOptions reference_options(const ModelOptions& options) {
   ReferenceOptions reference;
   reference.arithmetic = options.arithmetic == "device" ? ArithmeticKind::Device : ArithmeticKind::Float;
   reference.cache = cache_type(options.kv_cache);
   reference.threads = options.threads;
+  return reference;
+}
 
+OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
+  auto owner = std::make_shared<FileOwner<GgufFile>>(path);
   OpenedModel opened;
   opened.config = config_from_gguf(owner->file);
   opened.tokenizer = options.tokenizer.empty() ? tokenizer_from_gguf(owner->file)
@@ -139,7 +149,60 @@ OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
     opened.weight_bytes += tensor.bytes.size();
   }
   opened.bits_per_weight = 8.0 * static_cast<double>(opened.weight_bytes) / static_cast<double>(elements);
-  opened.model = make_reference_model(owner->file, reference);
+  opened.model = make_reference_model(owner->file, reference_options(options));
+  opened.owner = std::move(owner);
+  add_stop_tokens(opened);
+  return opened;
+}
+
+// Codes with their scales, and what is not quantized; each weight once, also where a head repeats the table.
+void measure_size(OpenedModel& opened, const WeightTable& table, const std::function<uint64_t(const WeightSpec&)>& bytes_of) {
+  int64_t elements = 0;
+  for (const WeightSpec& weight : table.weights()) {
+    if (weight.role == WeightRole::OutputHead) continue;
+    elements += weight.elements();
+    opened.weight_bytes += bytes_of(weight);
+  }
+  opened.bits_per_weight = 8.0 * static_cast<double>(opened.weight_bytes) / static_cast<double>(elements);
+}
+
+OpenedModel open_mobile_folder(const fs::path& path, const ModelOptions& options) {
+  auto owner = std::make_shared<FileOwner<MobileFolder>>(path);
+  OpenedModel opened;
+  opened.config = owner->file.config();
+  if (fs::exists(path / "tokenizer.json")) opened.tokenizer = Tokenizer::load(path / "tokenizer.json");
+  opened.chat_template = load_chat_template(path, options.chat_template);
+  measure_size(opened, owner->file.table(), [&](const WeightSpec& weight) {
+    const MobileWeight& stored = owner->file.weight(weight.name);
+    return stored.bytes.size() + stored.scales.size_bytes();
+  });
+  opened.model = make_reference_model(owner->file, reference_options(options));
+  opened.owner = std::move(owner);
+  add_stop_tokens(opened);
+  return opened;
+}
+
+OpenedModel open_litertlm(const fs::path& path, const ModelOptions& options) {
+  auto owner = std::make_shared<FileOwner<LitertlmFile>>(path);
+  const LitertlmModel description(owner->file);
+  OpenedModel opened;
+  opened.config = description.config();
+  if (!options.tokenizer.empty()) {
+    opened.tokenizer = Tokenizer::load(fs::path(options.tokenizer) / "tokenizer.json");
+  } else if (const auto* section = owner->file.find(LitertlmSectionType::HfTokenizerZlib)) {
+    opened.tokenizer = Tokenizer::parse(decompress_tokenizer(section->bytes, path.string()), path.string());
+  }
+  opened.chat_template = chat_template_by_name(options.chat_template.empty() ? "gemma4" : options.chat_template);
+  measure_size(opened, WeightTable(opened.config), [&](const WeightSpec& weight) {
+    if (weight.role == WeightRole::PerLayerEmbedding) {
+      uint64_t bytes = 0;
+      for (const WeightView& table : description.per_layer_tables()) bytes += table.blocks.size() + table.scales.size_bytes();
+      return bytes;
+    }
+    const WeightView& stored = description.weight(weight.name);
+    return stored.blocks.size() + stored.scales.size_bytes();
+  });
+  opened.model = make_reference_model(owner->file, reference_options(options));
   opened.owner = std::move(owner);
   add_stop_tokens(opened);
   return opened;
@@ -149,7 +212,10 @@ OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
 
 OpenedModel open_model(const fs::path& path, const ModelOptions& options) {
   if (!fs::exists(path)) fail(path.string(), ": does not exist");
-  return fs::is_directory(path) ? open_folder(path, options) : open_gguf(path, options);
+  if (fs::is_directory(path)) {
+    return MobileFolder::is_one(path) ? open_mobile_folder(path, options) : open_folder(path, options);
+  }
+  return path.extension() == ".litertlm" ? open_litertlm(path, options) : open_gguf(path, options);
 }
 
 }  // namespace qat

@@ -19,8 +19,8 @@ namespace qat {
 struct ModelOptions {
   bool plain = false;               // checkpoints: compute with the masters, without fake quantization
   std::string dtype = "float32";    // folders and checkpoints: bfloat16 or float32
-  std::string arithmetic = "float"; // GGUF: float (what training computed) or device (llama.cpp's)
-  std::string kv_cache = "default"; // GGUF: f32, f16, q8_0
+  std::string arithmetic = "float"; // exported files: float (what training computed) or device (the client's kernels)
+  std::string kv_cache = "default"; // exported files: f32, float, f16, q8_0, int8
   std::string chat_template;        // override; "" = the model's own
   std::string tokenizer;            // GGUF: folder with the tokenizer.json to use instead of the file's own
   int threads = 0;                  // 0 = all cores

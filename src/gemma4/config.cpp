@@ -307,7 +307,8 @@ Gemma4Config Gemma4Config::parse(const json& document, const std::string& where)
     const PerTypeFacts facts = facts_of_layer(text, i, layer.type, config.family, key_is_value);
     layer.head_dim = facts.head_dim;
     layer.key_value_heads = facts.key_value_heads;
-    layer.intermediate_size = intermediate * (double_wide && shared > 0 && i >= count - shared ? 2 : 1);
+    layer.double_wide_mlp = double_wide && shared > 0 && i >= count - shared;
+    layer.intermediate_size = intermediate * (layer.double_wide_mlp ? 2 : 1);
     layer.rope = read_rope(text, layer.type, config.family, layer.head_dim);
     layer.has_experts = has_experts;
     if (layer.head_dim % 2 != 0) fail(text.where(), ": layer ", i, ": head_dim ", layer.head_dim, " is odd");

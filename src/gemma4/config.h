@@ -34,6 +34,7 @@ struct LayerConfig {
   int64_t key_value_heads = 0;
   int64_t head_dim = 0;
   int64_t intermediate_size = 0;
+  bool double_wide_mlp = false;  // intermediate_size is twice that of the model's other layers
   RopeConfig rope;
   bool value_is_key = false;                    // V is the raw K projection; there is no v_proj
   std::optional<int64_t> key_value_donor;       // layer whose keys and values this one reads; it has no own

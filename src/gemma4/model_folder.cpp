@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +12,16 @@
 
 namespace qat {
 namespace fs = std::filesystem;
+
+namespace {
+
+// Names of scalar scales, as in Gemma's mobile checkpoints (mobile_format.md 2.1).
+constexpr const char* kInputScale = ".input_activation_scale";
+constexpr const char* kOutputScale = ".output_activation_scale";
+constexpr const char* kKeyCacheScale = "k_cache_scale";
+constexpr const char* kValueCacheScale = "v_cache_scale";
+
+}  // namespace
 
 ModelFolder::ModelFolder(const fs::path& path) : path_(path), config_(Gemma4Config::load(path)), table_(config_) {
   recover_output_folder(path);
@@ -21,29 +33,84 @@ ModelFolder::ModelFolder(const fs::path& path) : path_(path), config_(Gemma4Conf
   }
 }
 
+const TensorView* ModelFolder::find_scales(const std::string& name, ElementType type, int64_t count) const {
+  const fs::path file = path_ / "scales.safetensors";
+  const TensorView* scales = scales_ == nullptr ? nullptr : scales_->find(name);
+  if (scales == nullptr) fail(file.string(), ": has no \"", name, "\", which quantization.json asks for");
+  if (scales->type != type || scales->elements() != count) {
+    fail(file.string(), ": ", name, ": ", scales->elements(), " of type ", element_name(scales->type), ", wanted ", count,
+         " of ", element_name(type));
+  }
+  if (reinterpret_cast<uintptr_t>(scales->bytes.data()) % static_cast<uintptr_t>(element_bytes(type)) != 0) {
+    fail(file.string(), ": ", name, " does not lie on a multiple of its element's size");
+  }
+  return scales;
+}
+
 void ModelFolder::load_scales() {
   const fs::path file = path_ / "scales.safetensors";
   if (fs::exists(file)) scales_ = std::make_unique<SafetensorsSource>(file);
-  for (const auto& [name, plan] : plan_->weights) {
+  for (const WeightSpec& weight : table_.weights()) {
+    const WeightPlan& plan = plan_->of(weight.name);
     if (plan.scales != ScaleSource::Stored) continue;
-    const TensorView* scales = scales_ == nullptr ? nullptr : scales_->find(name);
-    const int64_t blocks = table_.find(name)->elements() / scheme(plan.scheme).block_size;
-    if (scales == nullptr) fail(file.string(), ": has no scales of ", name, ", which quantization.json calls stored");
-    if (scales->type != ElementType::F16 || scales->elements() != blocks) {
-      fail(file.string(), ": scales of ", name, ": ", scales->elements(), " of type ", element_name(scales->type),
-           ", wanted ", blocks, " of F16");
+    if (scheme(plan.scheme).has_row_scales()) {
+      find_scales(weight.name, ElementType::F32, weight.row_scales());
+      const auto values = row_scales(weight.name);
+      const auto bad = std::find_if(values.begin(), values.end(), [](float s) { return !(s > 0) || !std::isnormal(s); });
+      if (bad != values.end()) {
+        fail(file.string(), ": scale ", bad - values.begin(), " of ", weight.name, " is ", *bad,
+             ", wanted a positive number");
+      }
+    } else {
+      find_scales(weight.name, ElementType::F16, weight.elements() / scheme(plan.scheme).block_size);
+      const auto values = stored_scales(weight.name);
+      const auto bad = std::find_if(values.begin(), values.end(), [](Float16 s) { return (s.bits & 0x7c00) == 0x7c00; });
+      if (bad != values.end()) {
+        fail(file.string(), ": scale ", bad - values.begin(), " of ", weight.name, " is not finite");
+      }
     }
-    const auto values = stored_scales(name);
-    const auto bad = std::find_if(values.begin(), values.end(), [](Float16 s) { return (s.bits & 0x7c00) == 0x7c00; });
-    if (bad != values.end()) fail(file.string(), ": scale ", bad - values.begin(), " of ", name, " is not finite");
+  }
+  if (plan_->has_static_scales()) load_static_scales();
+}
+
+void ModelFolder::load_static_scales() {
+  const auto read = [&](const std::string& name) {
+    float value = 0;
+    std::memcpy(&value, find_scales(name, ElementType::F32, 1)->bytes.data(), sizeof(value));
+    if (!(value > 0) || !std::isnormal(value)) {
+      fail((path_ / "scales.safetensors").string(), ": ", name, " is ", value,
+           ", wanted a positive number; an edge that was not calibrated cannot be run or exported");
+    }
+    return value;
+  };
+  for (const WeightSpec& weight : table_.weights()) {
+    const WeightPlan& plan = plan_->of(weight.name);
+    if (!plan.quantizes_input && !plan.quantizes_output) continue;
+    LinearScales& scales = static_scales_.linears[weight.name];
+    if (plan.quantizes_input) scales.input = read(weight.module_name() + kInputScale);
+    if (plan.quantizes_output) scales.output = read(weight.module_name() + kOutputScale);
+  }
+  if (plan_->key_value_cache != Scheme::Int8) return;
+  for (const LayerConfig& layer : config_.layers) {
+    if (layer.key_value_donor) continue;
+    const std::string attention = "layers." + std::to_string(layer.index) + ".self_attn.";
+    static_scales_.caches[layer.index] = {read(attention + kKeyCacheScale), read(attention + kValueCacheScale)};
   }
 }
 
 std::span<const Float16> ModelFolder::stored_scales(std::string_view weight) const {
   if (!plan_ || plan_->of(weight).scales != ScaleSource::Stored) return {};
+  if (scheme(plan_->of(weight).scheme).has_row_scales()) return {};
   const TensorView* scales = scales_->find(weight);
   QAT_CHECK(scales != nullptr);
   return {reinterpret_cast<const Float16*>(scales->bytes.data()), static_cast<size_t>(scales->elements())};
+}
+
+std::span<const float> ModelFolder::row_scales(std::string_view weight) const {
+  if (!plan_ || !scheme(plan_->of(weight).scheme).has_row_scales()) return {};
+  const TensorView* scales = scales_->find(weight);
+  QAT_CHECK(scales != nullptr);
+  return {reinterpret_cast<const float*>(scales->bytes.data()), static_cast<size_t>(scales->elements())};
 }
 
 namespace {
@@ -89,6 +156,39 @@ void write_tensors(const fs::path& path, const CheckpointContents& contents) {
   writer.commit();
 }
 
+std::map<std::string, float> scalar_scales(const StaticScales& scales) {
+  std::map<std::string, float> scalars;
+  for (const auto& [name, linear] : scales.linears) {
+    const std::string module = name.substr(0, name.rfind('.'));
+    if (linear.input > 0) scalars[module + kInputScale] = linear.input;
+    if (linear.output > 0) scalars[module + kOutputScale] = linear.output;
+  }
+  for (const auto& [layer, cache] : scales.caches) {
+    const std::string attention = "layers." + std::to_string(layer) + ".self_attn.";
+    scalars[attention + kKeyCacheScale] = cache.key;
+    scalars[attention + kValueCacheScale] = cache.value;
+  }
+  return scalars;
+}
+
+void write_scales(const fs::path& file, const CheckpointContents& contents) {
+  const std::map<std::string, float> scalars = scalar_scales(contents.static_scales);
+  if (contents.stored_scales.empty() && contents.row_scales.empty() && scalars.empty()) return;
+  // Wide elements first, so that all lie aligned.
+  SafetensorsWriter writer(file);
+  for (const auto& [name, values] : contents.row_scales) {
+    writer.declare(name, ElementType::F32, {static_cast<int64_t>(values.size())});
+  }
+  for (const auto& [name, value] : scalars) writer.declare(name, ElementType::F32, {});
+  for (const auto& [name, values] : contents.stored_scales) {
+    writer.declare(name, ElementType::F16, {static_cast<int64_t>(values.size())});
+  }
+  for (const auto& [name, values] : contents.row_scales) writer.write(std::as_bytes(values));
+  for (const auto& [name, value] : scalars) writer.write(std::as_bytes(std::span(&value, 1)));
+  for (const auto& [name, values] : contents.stored_scales) writer.write(std::as_bytes(values));
+  writer.commit();
+}
+
 }  // namespace
 
 void write_checkpoint(const fs::path& path, const CheckpointContents& contents) {
@@ -98,14 +198,7 @@ void write_checkpoint(const fs::path& path, const CheckpointContents& contents) 
   write_tensors(target / "model.safetensors", contents);
   if (contents.plan != nullptr) {
     write_file(target / "quantization.json", contents.plan->to_json().dump(1) + "\n");
-    if (!contents.stored_scales.empty()) {
-      SafetensorsWriter scales(target / "scales.safetensors");
-      for (const auto& [name, values] : contents.stored_scales) {
-        scales.declare(name, ElementType::F16, {static_cast<int64_t>(values.size())});
-      }
-      for (const auto& [name, values] : contents.stored_scales) scales.write(std::as_bytes(values));
-      scales.commit();
-    }
+    write_scales(target / "scales.safetensors", contents);
   }
   if (contents.write_more) contents.write_more(target);
   folder.commit();

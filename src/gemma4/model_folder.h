@@ -4,7 +4,9 @@
 //   config.json, tokenizer.json, chat_template.jinja, ...  byte for byte from the base model
 //   model*.safetensors    BF16 masters under their HF names; other modalities' tensors travel through untouched
 //   quantization.json     the resolved plan
-//   scales.safetensors    stored weight scales (F16 [blocks], by weight name), later also activation and KV scales
+//   scales.safetensors    stored weight scales by weight name (F16 [blocks], or F32 [rows] for integer schemes) and, by
+//                         the names of Gemma's mobile format, F32 [] of static activations and int8 caches:
+//                         layers.0.mlp.up_proj.input_activation_scale, layers.0.self_attn.k_cache_scale, …
 //   witness.safetensors   what the fake-quantized forward pass computed (gemma4/witness.h)
 #pragma once
 
@@ -21,6 +23,7 @@
 #include "gemma4/config.h"
 #include "gemma4/master_weights.h"
 #include "gemma4/quant_plan.h"
+#include "gemma4/static_scales.h"
 #include "gemma4/weight_table.h"
 #include "io/safetensors.h"
 
@@ -41,9 +44,15 @@ class ModelFolder {
   const std::optional<ResolvedPlan>& plan() const { return plan_; }
   // Stored scales of a weight, one per block in row-major order; empty where the plan says `rule`.
   std::span<const Float16> stored_scales(std::string_view weight) const;
+  // Of a weight in an integer scheme: one per WeightSpec::scale_width values; empty for other weights.
+  std::span<const float> row_scales(std::string_view weight) const;
+  // Of every activation and cache that the plan quantizes statically.
+  const StaticScales& static_scales() const { return static_scales_; }
 
  private:
   void load_scales();
+  void load_static_scales();
+  const TensorView* find_scales(const std::string& weight, ElementType type, int64_t count) const;
 
   std::filesystem::path path_;
   Gemma4Config config_;
@@ -52,6 +61,7 @@ class ModelFolder {
   std::unique_ptr<MasterWeights> masters_;
   std::optional<ResolvedPlan> plan_;
   std::unique_ptr<SafetensorsSource> scales_;
+  StaticScales static_scales_;
 };
 
 // Bytes of one weight as BF16, row-major, handed over in pieces.
@@ -65,6 +75,8 @@ struct CheckpointContents {
   WriteMaster write_master;
   const ResolvedPlan* plan = nullptr;                                          // null: a plain BF16 model
   std::map<std::string, std::span<const Float16>, std::less<>> stored_scales;  // by weight name
+  std::map<std::string, std::span<const float>, std::less<>> row_scales;       // by weight name, integer schemes
+  StaticScales static_scales;
   // Writes further files (the witness) into the folder before it gets its final name.
   std::function<void(const std::filesystem::path& folder)> write_more;
 };

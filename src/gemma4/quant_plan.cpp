@@ -13,22 +13,37 @@ namespace fs = std::filesystem;
 
 namespace {
 
+// "int8" or "none".
+bool is_int8(const nlohmann::json& value, const std::string& where) {
+  if (value == "int8") return true;
+  if (value == "none") return false;
+  fail_usage(where, " = ", value.dump(), " is not understood (int8, none)");
+}
+
 WeightPlan parse_rule(const nlohmann::json& rule, const std::string& where) {
   WeightPlan plan;
   const nlohmann::json& scheme_json = rule.is_object() && rule.contains("scheme") ? rule["scheme"] : rule;
   if (!scheme_json.is_string()) fail_usage(where, ": wanted a scheme name or {\"scheme\": …}, found ", rule.dump());
   plan.scheme = scheme_by_name(scheme_json.get<std::string>()).id;
+  if (scheme(plan.scheme).has_row_scales()) plan.scales = ScaleSource::Stored;
   if (!rule.is_object()) return plan;
   for (const auto& item : rule.items()) {
-    if (item.key() == "scheme") continue;
-    if (item.key() == "scales" && item.value() == "rule") continue;
+    if (item.key() == "scheme" || item.key() == "double_wide") continue;
+    if (item.key() == "scales" && item.value() == "rule" && plan.scales == ScaleSource::Rule) continue;
     if (item.key() == "scales" && item.value() == "stored") {
       plan.scales = ScaleSource::Stored;
     } else if (item.key() == "frozen" && item.value().is_boolean()) {
       plan.frozen = item.value().get<bool>();
+    } else if (item.key() == "scale_per" && (item.value() == "row" || item.value() == "slice")) {
+      plan.one_scale_per_row = item.value() == "row";
+    } else if (item.key() == "input") {
+      plan.quantizes_input = is_int8(item.value(), where + ": input");
+    } else if (item.key() == "output") {
+      plan.quantizes_output = is_int8(item.value(), where + ": output");
     } else {
       fail_usage(where, ": ", item.key(), " = ", item.value().dump(),
-                 " is not understood (scheme; scales: rule, stored; frozen: true, false)");
+                 " is not understood (scheme; double_wide; scales: rule, stored; frozen: true, false; scale_per: row, slice; "
+                 "input, output: int8, none)");
     }
   }
   if (plan.scales == ScaleSource::Stored && !scheme(plan.scheme).allows_stored_scales) {
@@ -41,7 +56,8 @@ std::optional<Scheme> parse_cache(const nlohmann::json& document, const std::str
   const auto found = document.find("kv_cache");
   if (found == document.end() || *found == "none") return std::nullopt;
   if (*found == "q8_0") return Scheme::Q8_0;
-  fail_usage(where, ": kv_cache ", found->dump(), " is not supported (none, q8_0)");
+  if (*found == "int8") return Scheme::Int8;
+  fail_usage(where, ": kv_cache ", found->dump(), " is not supported (none, q8_0, int8)");
 }
 
 std::string cache_name(const std::optional<Scheme>& cache) {
@@ -50,10 +66,48 @@ std::string cache_name(const std::optional<Scheme>& cache) {
 
 void check_rows_divide(const WeightSpec& weight, const WeightPlan& plan, const std::string& plan_name) {
   const QuantScheme& chosen = scheme(plan.scheme);
-  if (weight.columns() % chosen.block_size == 0) return;
-  fail_usage(weight.name, ": ", weight.columns(), " columns, ", chosen.name, " needs a multiple of ", chosen.block_size,
+  const int64_t width = chosen.has_row_scales() ? weight.scale_width : weight.columns();
+  if (width % chosen.block_size == 0) return;
+  fail_usage(weight.name, ": ", width, " columns, ", chosen.name, " needs a multiple of ", chosen.block_size,
              "\n  the plan \"", plan_name, "\" gives it ", chosen.name, " by role \"", role_name(weight.role),
-             "\"\n  give this role another scheme (q4_0-q8-tables has Q8_0 tables)");
+             "\"\n  give this role another scheme (q4_0-q8-tables has Q8_0 tables, int8 divides everything)");
+}
+
+void check_ends(const WeightSpec& weight, const WeightPlan& plan, const std::string& where) {
+  if (!plan.quantizes_input && !plan.quantizes_output) return;
+  if (is_linear(weight.role) && scheme(plan.scheme).has_row_scales()) return;
+  fail_usage(where, ": ", weight.name, ": only linears with int2, int4 or int8 weights have quantized inputs and outputs");
+}
+
+Scheme parse_double_wide(const nlohmann::json& value, WeightRole role, const std::string& where) {
+  if (role != WeightRole::MlpGate && role != WeightRole::MlpUp && role != WeightRole::MlpDown) {
+    fail_usage(where, ": double_wide is for mlp_gate, mlp_up and mlp_down");
+  }
+  if (!value.is_string()) fail_usage(where, ": double_wide: wanted a scheme name, found ", value.dump());
+  return scheme_by_name(value.get<std::string>()).id;
+}
+
+// "activations": {"input": "int8", "output": "int8"}: of every linear whose weights have a scale per row.
+void parse_activations(const nlohmann::json& document, const std::string& where, std::map<WeightRole, WeightPlan>& rules) {
+  const auto found = document.find("activations");
+  if (found == document.end() || *found == "none") return;
+  if (!found->is_object()) fail_usage(where, ": activations: wanted \"none\" or {\"input\": …, \"output\": …}");
+  bool input = false;
+  bool output = false;
+  for (const auto& item : found->items()) {
+    if (item.key() == "input") {
+      input = is_int8(item.value(), where + ": activations.input");
+    } else if (item.key() == "output") {
+      output = is_int8(item.value(), where + ": activations.output");
+    } else {
+      fail_usage(where, ": activations.", item.key(), ": no such field (input, output)");
+    }
+  }
+  for (auto& [role, rule] : rules) {
+    if (!is_linear(role) || !scheme(rule.scheme).has_row_scales()) continue;
+    rule.quantizes_input = input;
+    rule.quantizes_output = output;
+  }
 }
 
 }  // namespace
@@ -64,17 +118,25 @@ const WeightPlan& ResolvedPlan::of(std::string_view weight) const {
   return found->second;
 }
 
+bool ResolvedPlan::has_static_scales() const {
+  return key_value_cache == Scheme::Int8 || std::any_of(weights.begin(), weights.end(), [](const auto& item) {
+           return item.second.quantizes_input || item.second.quantizes_output;
+         });
+}
+
 nlohmann::ordered_json ResolvedPlan::to_json() const {
   nlohmann::ordered_json json;
   json["format"] = 1;
   json["plan"] = name;
   json["kv_cache"] = cache_name(key_value_cache);
-  json["activations"] = nlohmann::ordered_json::object();
   auto& list = json["weights"] = nlohmann::ordered_json::object();
   for (const auto& [weight, plan] : weights) {
     list[weight] = {{"scheme", scheme(plan.scheme).name},
                     {"scales", plan.scales == ScaleSource::Stored ? "stored" : "rule"},
                     {"frozen", plan.frozen}};
+    if (plan.one_scale_per_row) list[weight]["scale_per"] = "row";
+    if (plan.quantizes_input) list[weight]["input"] = "int8";
+    if (plan.quantizes_output) list[weight]["output"] = "int8";
   }
   return json;
 }
@@ -92,6 +154,7 @@ ResolvedPlan ResolvedPlan::from_json(const nlohmann::json& document, const Weigh
     if (weight == nullptr) fail(where, ": the model has no weight \"", item.key(), "\"");
     const WeightPlan rule = parse_rule(item.value(), where + ": " + item.key());
     check_rows_divide(*weight, rule, plan.name);
+    check_ends(*weight, rule, where);
     plan.weights.emplace(item.key(), rule);
   }
   for (const WeightSpec& weight : table.weights()) {
@@ -104,11 +167,11 @@ QuantPlan QuantPlan::parse(const nlohmann::json& document, const std::string& na
   if (!document.is_object()) fail_usage(where, ": a plan is a JSON object");
   QuantPlan plan;
   plan.name = name;
+  const std::vector<std::string> fields{"about", "weights", "activations", "kv_cache"};
   for (const auto& item : document.items()) {
-    if (item.key() != "about" && item.key() != "weights" && item.key() != "kv_cache") {
-      const auto nearest = nearest_name(item.key(), {"about", "weights", "kv_cache"});
-      fail_usage(where, ": ", item.key(), ": no such field", nearest ? "; did you mean \"" + *nearest + "\"?" : "");
-    }
+    if (std::find(fields.begin(), fields.end(), item.key()) != fields.end()) continue;
+    const auto nearest = nearest_name(item.key(), fields);
+    fail_usage(where, ": ", item.key(), ": no such field", nearest ? "; did you mean \"" + *nearest + "\"?" : "");
   }
   plan.about = document.value("about", "");
   plan.key_value_cache = parse_cache(document, where);
@@ -121,8 +184,13 @@ QuantPlan QuantPlan::parse(const nlohmann::json& document, const std::string& na
       fail_usage(where, ": weights.", item.key(), ": no such role of matrices",
                  nearest ? "; did you mean \"" + *nearest + "\"?" : "");
     }
-    plan.rules.emplace(*role, parse_rule(item.value(), where + ": weights." + item.key()));
+    const std::string rule_where = where + ": weights." + item.key();
+    plan.rules.emplace(*role, parse_rule(item.value(), rule_where));
+    if (item.value().is_object() && item.value().contains("double_wide")) {
+      plan.double_wide.emplace(*role, parse_double_wide(item.value()["double_wide"], *role, rule_where));
+    }
   }
+  parse_activations(document, where, plan.rules);
   return plan;
 }
 
@@ -154,8 +222,12 @@ ResolvedPlan QuantPlan::resolve(const WeightTable& table) const {
       fail_usage(weight.name, ": the plan \"", name, "\" has no rule for the role \"", role_name(weight.role),
                  "\"\n  add it under \"weights\", with \"bf16\" to leave it unquantized");
     }
-    check_rows_divide(weight, rule->second, name);
-    resolved.weights.emplace(weight.name, rule->second);
+    WeightPlan chosen = rule->second;
+    const auto wide = double_wide.find(weight.role);
+    if (weight.double_wide && wide != double_wide.end()) chosen.scheme = wide->second;
+    check_rows_divide(weight, chosen, name);
+    check_ends(weight, chosen, "plan \"" + name + "\"");
+    resolved.weights.emplace(weight.name, chosen);
   }
   return resolved;
 }

@@ -19,15 +19,22 @@ struct WeightPlan {
   Scheme scheme = Scheme::F32;
   ScaleSource scales = ScaleSource::Rule;
   bool frozen = false;  // not trained unless the run says otherwise
+  // Static int8 at the input and output of a linear (mobile_format.md 1.4).
+  bool quantizes_input = false;
+  bool quantizes_output = false;
+  // The per-layer table only: all layers' slices of a row have one scale. transformers 5.23 loads no other form of it.
+  bool one_scale_per_row = false;
 };
 
 // The plan of every weight of one model, as quantization.json keeps it.
 struct ResolvedPlan {
   std::string name;
   std::map<std::string, WeightPlan, std::less<>> weights;  // by WeightTable name, all of them
-  std::optional<Scheme> key_value_cache;                   // absent = the cache is not quantized
+  std::optional<Scheme> key_value_cache;                   // Q8_0 or Int8; absent = the cache is not quantized
 
   const WeightPlan& of(std::string_view weight) const;
+  // Whether static scales belong to the plan: of any activation, or of an int8 cache.
+  bool has_static_scales() const;
 
   nlohmann::ordered_json to_json() const;
   // Reads quantization.json of a checkpoint. Throws Error if it does not fit the table.
@@ -39,7 +46,8 @@ struct QuantPlan {
   std::string name;
   std::string about;
   std::map<WeightRole, WeightPlan> rules;
-  std::optional<Scheme> key_value_cache;
+  std::map<WeightRole, Scheme> double_wide;  // of the same roles in MLPs that are twice as wide as the model's others
+  std::optional<Scheme> key_value_cache;     // Q8_0 or Int8
 
   // `name_or_path` is a file, or the name of a plan that comes with the program. Throws Error (usage) otherwise.
   static QuantPlan load(const std::string& name_or_path);

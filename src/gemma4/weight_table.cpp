@@ -49,6 +49,24 @@ const RoleRow& row_of(WeightRole role) {
 std::string_view role_name(WeightRole role) { return row_of(role).name; }
 bool is_matrix(WeightRole role) { return row_of(role).matrix; }
 
+bool is_linear(WeightRole role) {
+  switch (role) {
+    case WeightRole::PerLayerModelProjection:
+    case WeightRole::AttentionQuery:
+    case WeightRole::AttentionKey:
+    case WeightRole::AttentionValue:
+    case WeightRole::AttentionOutput:
+    case WeightRole::MlpGate:
+    case WeightRole::MlpUp:
+    case WeightRole::MlpDown:
+    case WeightRole::PerLayerInputGate:
+    case WeightRole::PerLayerProjection:
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::optional<WeightRole> role_by_name(std::string_view name) {
   for (const RoleRow& row : kRoles) {
     if (row.name == name) return row.role;
@@ -68,11 +86,30 @@ int64_t WeightSpec::elements() const {
   return *count;
 }
 
+std::string WeightSpec::module_name() const {
+  static constexpr std::string_view kSuffix = ".weight";
+  return name.ends_with(kSuffix) ? name.substr(0, name.size() - kSuffix.size()) : name;
+}
+
+std::string WeightSpec::input_name() const {
+  switch (role) {
+    case WeightRole::AttentionQuery:
+    case WeightRole::AttentionKey:
+    case WeightRole::AttentionValue:
+    case WeightRole::MlpGate:
+    case WeightRole::MlpUp:
+      return name.substr(0, module_name().rfind('.'));
+    default:
+      return module_name();
+  }
+}
+
 void WeightTable::add(std::string name, std::string gguf_name, std::vector<int64_t> shape, WeightRole role,
                       std::optional<int64_t> layer) {
   if (!element_count(shape)) fail("config.json: the shape of ", name, " overflows");
-  const int64_t columns = shape.back();
-  weights_.push_back({std::move(name), std::move(gguf_name), std::move(shape), role, layer, columns});
+  WeightSpec spec{std::move(name), std::move(gguf_name), std::move(shape), role, layer};
+  spec.scale_width = spec.columns();
+  weights_.push_back(std::move(spec));
 }
 
 void WeightTable::add_layer(const Gemma4Config& config, const LayerConfig& layer) {
@@ -108,6 +145,7 @@ void WeightTable::add_layer(const Gemma4Config& config, const LayerConfig& layer
   put("mlp.gate_proj.weight", "ffn_gate.weight", {layer.intermediate_size, hidden}, WeightRole::MlpGate);
   put("mlp.up_proj.weight", "ffn_up.weight", {layer.intermediate_size, hidden}, WeightRole::MlpUp);
   put("mlp.down_proj.weight", "ffn_down.weight", {hidden, layer.intermediate_size}, WeightRole::MlpDown);
+  for (size_t i = weights_.size() - 3; i < weights_.size(); ++i) weights_[i].double_wide = layer.double_wide_mlp;
   if (layer.has_experts) {
     const int64_t width = config.expert_intermediate_size;
     norm("post_feedforward_layernorm_1.weight", "post_ffw_norm_1.weight", hidden);

@@ -43,16 +43,26 @@ std::vector<std::string> role_names();
 // True for roles that are matrices, tables or stacks of matrices: those that a plan must give a scheme.
 bool is_matrix(WeightRole role);
 
+// True for matrices of decoder layers, and the per-layer model projection, that are plain linear maps of activations: those
+// whose inputs and outputs a plan may quantize. Not the head, tables, routers and experts.
+bool is_linear(WeightRole role);
+
 struct WeightSpec {
   std::string name;       // Hugging Face name without the model's prefix: "layers.3.self_attn.q_proj.weight"
   std::string gguf_name;  // "blk.3.attn_q.weight"
   std::vector<int64_t> shape;  // row-major, slowest first: [out, in], [vocabulary, width], [experts, out, in], [width]
   WeightRole role;
   std::optional<int64_t> layer;
-  int64_t scale_width = 0;  // consecutive values that share a scale under schemes with row scales: a row, or a layer's slice
+  bool double_wide = false;  // of an MLP twice as wide as the model's other ones
+  int64_t scale_width = 0;   // consecutive values that share a scale under schemes with row scales: a row, or a layer's slice
 
   int64_t elements() const;
   int64_t row_scales() const { return elements() / scale_width; }
+  // Linears that read one and the same activation have the same input: "layers.3.self_attn" for q, k and v, "layers.3.mlp" for
+  // gate and up, else the module itself ("layers.3.mlp.down_proj").
+  std::string input_name() const;
+  // "layers.3.mlp.down_proj": the name without ".weight".
+  std::string module_name() const;
   int64_t columns() const { return shape.back(); }
   int64_t rows() const { return elements() / columns(); }
 };

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::string_view kKeyCache = "key_cache.";
 constexpr std::string_view kValueCache = "value_cache.";
+constexpr std::string_view kEdge = "codes.";
 
 // The bytes of "key_cache.3" and the like go to the layer in the name.
 void read_cache(const TensorView& tensor, const std::string& where, std::map<int64_t, WitnessCache>& caches) {
@@ -34,6 +35,13 @@ void read_cache(const TensorView& tensor, const std::string& where, std::map<int
     auto& target = is_key ? caches[layer].keys : caches[layer].values;
     target.assign(tensor.bytes.begin(), tensor.bytes.end());
   }
+}
+
+void read_edge(const TensorView& tensor, const std::string& where, Witness& witness) {
+  if (!tensor.name.starts_with(kEdge)) return;
+  if (tensor.type != ElementType::I8) fail(where, ": tensor \"", tensor.name, "\" is damaged; train or quantize again");
+  const auto* codes = reinterpret_cast<const int8_t*>(tensor.bytes.data());
+  witness.edges[tensor.name.substr(kEdge.size())].assign(codes, codes + tensor.bytes.size());
 }
 
 template <class T>
@@ -106,6 +114,9 @@ void Witness::save(const std::filesystem::path& file) const {
     writer.declare(join(kKeyCache, layer), ElementType::U8, {static_cast<int64_t>(cache.keys.size())});
     writer.declare(join(kValueCache, layer), ElementType::U8, {static_cast<int64_t>(cache.values.size())});
   }
+  for (const auto& [name, codes] : edges) {
+    writer.declare(join(kEdge, name), ElementType::I8, {static_cast<int64_t>(codes.size())});
+  }
   writer.write(std::as_bytes(std::span(lengths)));
   writer.write(std::as_bytes(std::span(tokens)));
   writer.write(std::as_bytes(std::span(top_tokens)));
@@ -115,6 +126,7 @@ void Witness::save(const std::filesystem::path& file) const {
     writer.write(cache.keys);
     writer.write(cache.values);
   }
+  for (const auto& [name, codes] : edges) writer.write(std::as_bytes(std::span(codes)));
   writer.commit();
 }
 
@@ -138,7 +150,10 @@ Witness Witness::load(const std::filesystem::path& file) {
     witness.digests[item.key()] = {part("codes"), part("scales"), part("values")};
   }
 
-  for (const TensorView& tensor : source.tensors()) read_cache(tensor, file.string(), witness.caches);
+  for (const TensorView& tensor : source.tensors()) {
+    read_cache(tensor, file.string(), witness.caches);
+    read_edge(tensor, file.string(), witness);
+  }
 
   const TensorView* lengths_view = source.find("prompt_lengths");
   const TensorView* top_view = source.find("top_tokens");

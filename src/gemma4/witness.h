@@ -16,7 +16,8 @@ inline constexpr int64_t kWitnessTopLogits = 64;
 inline constexpr int64_t kWitnessPositions = 64;  // at most, per prompt
 
 // SHA-256 of what the forward pass used of a weight: codes and scales of its encoder (quant/quantized_digest.h), and
-// the BF16 matrix that the GEMM read (row-major, little-endian), which is bf16(decode(codes, scales)).
+// the matrix that the GEMM read (row-major, little-endian): BF16, which is bf16(decode(codes, scales)), or fp32 for schemes
+// with a scale per row, which is decode(codes, scales).
 struct WeightDigest {
   std::string codes;
   std::string scales;
@@ -45,7 +46,10 @@ struct WitnessCache {
 
 struct Witness {
   std::map<std::string, WeightDigest, std::less<>> digests;  // by WeightTable name; quantized weights
-  std::map<int64_t, WitnessCache> caches;                    // by layer; empty unless the plan quantizes the cache
+  std::map<int64_t, WitnessCache> caches;                    // by layer; empty unless the plan has a q8_0 cache
+  // Codes of static int8 edges and caches at all positions of all prompts, one after another: [positions, width], by name
+  // ("layers.3.mlp.input", "layers.3.mlp.down_proj.output", "layers.3.self_attn.key_cache").
+  std::map<std::string, std::vector<int8_t>, std::less<>> edges;
   std::vector<WitnessPrompt> prompts;
 
   void save(const std::filesystem::path& file) const;

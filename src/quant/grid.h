@@ -141,4 +141,29 @@ inline bool integer_inside_range(float value, float inverse, int code_min, int c
 inline constexpr int kActivationMin = -128;  // codes of static activations and of the int8 KV cache
 inline constexpr int kActivationMax = 127;
 
+// ---- Dynamic int8 activations: an asymmetric grid per token, found when the token is there. XNNPACK takes it where a
+// float input meets integer weights (mobile_format.md 3, item 3).
+
+struct DynamicGrid {
+  float inverse;     // codes per unit
+  float zero_point;  // the whole number that stands for 0
+};
+
+// From a token's smallest and largest value. The zero point is exact at the end of the range that is further from zero.
+inline DynamicGrid dynamic_grid(float smallest, float largest) {
+  const float low = std::fmin(smallest, 0.0f);
+  const float high = std::fmax(largest, 0.0f);
+  const float inverse = low == high ? 1.0f : 255.0f / (high - low);
+  const float low_error = -128.0f + low * inverse;
+  const float high_error = 127.0f + high * inverse;
+  const float zero_point = low_error + high_error > 0.0f ? -128.0f - low * inverse : 127.0f - high * inverse;
+  return {inverse, round_half_even(std::fmin(std::fmax(zero_point, -128.0f), 127.0f))};
+}
+
+// The code of a value less the zero point: -255..255.
+inline int16_t dynamic_code(float value, const DynamicGrid& grid) {
+  const float code = round_half_even(value * grid.inverse);
+  return static_cast<int16_t>(std::fmax(std::fmin(code, 127.0f - grid.zero_point), -128.0f - grid.zero_point));
+}
+
 }  // namespace qat::grid

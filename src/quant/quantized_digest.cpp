@@ -42,7 +42,7 @@ void unpack_codes(Scheme id, std::span<const std::byte> blocks, std::span<int8_t
   const QuantScheme& row = scheme(id);
   const auto block_bytes = static_cast<size_t>(row.block_bytes);
   const auto block_size = static_cast<size_t>(row.block_size);
-  QAT_CHECK(row.is_quantized() && blocks.size() % block_bytes == 0);
+  QAT_CHECK(row.granularity == Granularity::Block && blocks.size() % block_bytes == 0);
   QAT_CHECK(codes.size() == blocks.size() / block_bytes * block_size);
   const auto* block = reinterpret_cast<const uint8_t*>(blocks.data());
   for (size_t i = 0; i < codes.size(); i += block_size, block += block_bytes) {
@@ -92,6 +92,16 @@ void QuantizedDigest::update(std::span<const std::byte> blocks) {
 QuantizedDigest::Result QuantizedDigest::finish() {
   std::string codes = codes_.finish();
   return {std::move(codes), scheme(scheme_).is_quantized() ? scales_.finish() : std::string()};
+}
+
+void RowDigest::update(std::span<const int8_t> codes, std::span<const float> scales) {
+  codes_.update(std::as_bytes(codes));
+  scales_.update(std::as_bytes(scales));
+}
+
+QuantizedDigest::Result RowDigest::finish() {
+  std::string codes = codes_.finish();
+  return {std::move(codes), scales_.finish()};
 }
 
 }  // namespace qat

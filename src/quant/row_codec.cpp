@@ -1,7 +1,6 @@
 #include "quant/row_codec.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 
@@ -56,35 +55,9 @@ void decode_groups(std::span<const int8_t> codes, std::span<const float> scales,
   }
 }
 
-void fake_quantize_groups(Scheme id, std::span<const BFloat16> master, std::span<const float> scales, int64_t width,
-                          std::span<float> values) {
-  check_sizes(master.size(), scales.size(), width, values.size());
-  const auto count = static_cast<size_t>(width);
-  for (size_t group = 0; group < scales.size(); ++group) {
-    kernels::fake_quantize_integers(master.data() + group * count, count, grid_of(id, scales[group]),
-                                    values.data() + group * count);
-  }
-}
-
-void fake_quantize_groups(Scheme id, std::span<const BFloat16> master, std::span<const float> scales, int64_t width,
-                          std::span<BFloat16> values) {
-  check_sizes(master.size(), scales.size(), width, values.size());
-  const auto count = static_cast<size_t>(width);
-  std::array<float, 1024> piece;
-  for (size_t group = 0; group < scales.size(); ++group) {
-    const kernels::IntegerGrid grid = grid_of(id, scales[group]);
-    for (size_t first = 0; first < count; first += piece.size()) {
-      const size_t size = std::min(piece.size(), count - first);
-      const size_t at = group * count + first;
-      kernels::fake_quantize_integers(master.data() + at, size, grid, piece.data());
-      for (size_t i = 0; i < size; ++i) values[at + i] = to_bfloat16(piece[i]);
-    }
-  }
-}
-
-void fake_quantize_static(std::span<const float> activations, float scale, std::span<float> values) {
-  QAT_CHECK(activations.size() == values.size());
-  kernels::fake_quantize_integers(activations.data(), activations.size(), grid_of(Scheme::Int8, scale), values.data());
+void fake_quantize_group(Scheme id, std::span<const float> values, float scale, std::span<float> results) {
+  QAT_CHECK(values.size() == results.size());
+  kernels::fake_quantize_integers(values.data(), values.size(), grid_of(id, scale), results.data());
 }
 
 double scale_gradient(Scheme id, std::span<const float> values, std::span<const float> gradient, float scale,

@@ -20,14 +20,9 @@ void encode_groups(Scheme scheme, std::span<const float> values, std::span<const
 // The exact fp32 values that codes stand for.
 void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width, std::span<float> values);
 
-// The forward value of fake-quantized masters: decode(encode(master)) in fp32, rounded to BF16 where that is computed in.
-void fake_quantize_groups(Scheme scheme, std::span<const BFloat16> master, std::span<const float> scales, int64_t width,
-                          std::span<float> values);
-void fake_quantize_groups(Scheme scheme, std::span<const BFloat16> master, std::span<const float> scales, int64_t width,
-                          std::span<BFloat16> values);
-
-// values = decode(encode(values)) with static int8 codes of one scale.
-void fake_quantize_static(std::span<const float> activations, float scale, std::span<float> values);
+// decode(encode(values)) of one group, in fp32: the forward value of fake-quantized weights (BF16 masters, widened), static
+// int8 activations and int8 caches. `results` may be `values`.
+void fake_quantize_group(Scheme scheme, std::span<const float> values, float scale, std::span<float> results);
 
 // What the backward pass of learned scales needs of one group (LSQ, arXiv 1902.08153). With v = value * inverse:
 // `masked` gets the gradient where v is inside the code range and 0 elsewhere (may alias `gradient`); returned is the sum of

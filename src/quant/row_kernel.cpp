@@ -55,8 +55,7 @@ HWY_INLINE void encode(const Value* values, size_t count, const IntegerGrid& gri
   for (; i < count; ++i) codes[i] = static_cast<int8_t>(scalar_code(widen(values[i]), grid));
 }
 
-template <class Value>
-HWY_INLINE void fake_quantize(const Value* values, size_t count, const IntegerGrid& grid, float* results) {
+void fake_quantize_float(const float* values, size_t count, const IntegerGrid& grid, float* results) {
   const FloatTag tag;
   const size_t lanes = hn::Lanes(tag);
   const auto scale = hn::Set(tag, grid.scale);
@@ -64,7 +63,7 @@ HWY_INLINE void fake_quantize(const Value* values, size_t count, const IntegerGr
   for (; i + lanes <= count; i += lanes) {
     hn::StoreU(hn::Mul(code_of(tag, load(tag, values + i), grid), scale), tag, results + i);
   }
-  for (; i < count; ++i) results[i] = scalar_code(widen(values[i]), grid) * grid.scale;
+  for (; i < count; ++i) results[i] = scalar_code(values[i], grid) * grid.scale;
 }
 
 void encode_float(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
@@ -72,12 +71,6 @@ void encode_float(const float* values, size_t count, const IntegerGrid& grid, in
 }
 void encode_bfloat16(const BFloat16* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
   encode(values, count, grid, codes);
-}
-void fake_quantize_float(const float* values, size_t count, const IntegerGrid& grid, float* results) {
-  fake_quantize(values, count, grid, results);
-}
-void fake_quantize_bfloat16(const BFloat16* values, size_t count, const IntegerGrid& grid, float* results) {
-  fake_quantize(values, count, grid, results);
 }
 
 // A sum of floats: short runs of fp32 additions in every lane, gathered in a double.
@@ -184,7 +177,6 @@ namespace qat::kernels {
 HWY_EXPORT(encode_float);
 HWY_EXPORT(encode_bfloat16);
 HWY_EXPORT(fake_quantize_float);
-HWY_EXPORT(fake_quantize_bfloat16);
 HWY_EXPORT(squared_error_float);
 HWY_EXPORT(code_products_float);
 HWY_EXPORT(scale_gradient_float);
@@ -197,9 +189,6 @@ void encode_integers(const BFloat16* values, size_t count, const IntegerGrid& gr
 }
 void fake_quantize_integers(const float* values, size_t count, const IntegerGrid& grid, float* results) {
   HWY_DYNAMIC_DISPATCH(fake_quantize_float)(values, count, grid, results);
-}
-void fake_quantize_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, float* results) {
-  HWY_DYNAMIC_DISPATCH(fake_quantize_bfloat16)(values, count, grid, results);
 }
 double squared_error(const float* values, size_t count, const IntegerGrid& grid) {
   return HWY_DYNAMIC_DISPATCH(squared_error_float)(values, count, grid);

@@ -20,7 +20,6 @@ struct IntegerGrid {
 void encode_integers(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes);
 void encode_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, int8_t* codes);
 void fake_quantize_integers(const float* values, size_t count, const IntegerGrid& grid, float* results);
-void fake_quantize_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, float* results);
 
 // Sum of (decode(encode(value)) - value)^2.
 double squared_error(const float* values, size_t count, const IntegerGrid& grid);

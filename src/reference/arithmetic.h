@@ -44,9 +44,13 @@ class Arithmetic {
   virtual void softcap(Matrix& logits, float cap) const = 0;
 };
 
-// What training computed: weights as the BF16 matrices that its GEMM read, everything else fp32.
+// What training computed: weights of block schemes as the BF16 matrices that its GEMM read, everything else fp32;
+// static edges of a weight fake-quantized.
 std::unique_ptr<Arithmetic> make_float_arithmetic(ThreadPool& pool);
 // llama.cpp's CPU kernels for x86-64 with AVX2 and FMA (device_arithmetic.cpp names the paths).
 std::unique_ptr<Arithmetic> make_device_arithmetic(ThreadPool& pool);
+
+// XNNPACK's integer kernels, bit for bit, wherever a weight has row scales (mobile_products.h); the rest as in float.
+std::unique_ptr<Arithmetic> make_mobile_device_arithmetic(ThreadPool& pool);
 
 }  // namespace qat

@@ -43,7 +43,7 @@ class DeviceArithmetic final : public Arithmetic {
   Matrix gather(const WeightView& table, std::span<const int32_t> ids) const override {
     Matrix rows(static_cast<int64_t>(ids.size()), table.columns());
     for (int64_t i = 0; i < rows.rows(); ++i) {
-      decode_blocks(table.scheme->id, table.row_blocks(ids[static_cast<size_t>(i)]), row_of(rows, i));
+      decode_rows(table, ids[static_cast<size_t>(i)], 1, row_of(rows, i));
     }
     return rows;
   }

@@ -104,13 +104,12 @@ DecodedHead decode_head(const KeyValueCache& cache, int64_t head, Visible range)
     decoded.keys.resize(count, cache.head_dim());
   }
   for (int64_t i = 0; i < count; ++i) {
-    const auto key = cache.key(range.begin + i, head);
     if (quantized) {
-      unpack_key(key, i, decoded.key_codes);
+      unpack_key(cache.key(range.begin + i, head), i, decoded.key_codes);
     } else {
-      decode_cached(cache.type(), key, row_of(decoded.keys, i));
+      cache.decode_key(range.begin + i, head, row_of(decoded.keys, i));
     }
-    decode_cached(cache.type(), cache.value(range.begin + i, head), row_of(decoded.values, i));
+    cache.decode_value(range.begin + i, head, row_of(decoded.values, i));
   }
   return decoded;
 }

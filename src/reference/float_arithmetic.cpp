@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "quant/block_codec.h"
+#include "quant/row_codec.h"
 #include "reference/arithmetic.h"
 #include "reference/float_products.h"
 
@@ -15,11 +15,19 @@ namespace {
 constexpr int64_t kTileRows = 32;   // rows of a weight decoded at a time: they stay in the second-level cache
 constexpr int64_t kQueryTile = 64;  // queries of a head whose scores exist at a time
 
-// Rows of a weight as training's GEMM read them: the decoded value of a quantized weight is rounded to BF16.
-void decode_rows(const WeightView& weight, int64_t first, int64_t count, float* values) {
+// Rows of a weight as training's GEMM read them: values of block schemes are rounded to BF16, those of row schemes are
+// exact.
+void training_rows(const WeightView& weight, int64_t first, int64_t count, float* values) {
   const std::span<float> target(values, static_cast<size_t>(count * weight.columns()));
-  decode_blocks(weight.scheme->id, weight.row_blocks(first, count), target);
-  if (weight.scheme->is_quantized()) round_to_bfloat16(target);
+  decode_rows(weight, first, count, target);
+  if (weight.scheme->granularity == Granularity::Block) round_to_bfloat16(target);
+}
+
+// The static int8 codes of an edge, decoded again; scale 0: as it is.
+void fake_quantize(Matrix& x, float scale) {
+  if (scale == 0) return;
+  const std::span<float> values(x.data(), static_cast<size_t>(x.size()));
+  fake_quantize_group(Scheme::Int8, values, scale, values);
 }
 
 class FloatArithmetic final : public Arithmetic {
@@ -29,21 +37,17 @@ class FloatArithmetic final : public Arithmetic {
   Matrix gather(const WeightView& table, std::span<const int32_t> ids) const override {
     Matrix rows(static_cast<int64_t>(ids.size()), table.columns());
     for (int64_t i = 0; i < rows.rows(); ++i)
-      decode_rows(table, ids[static_cast<size_t>(i)], 1, row_of(rows, i).data());
+      training_rows(table, ids[static_cast<size_t>(i)], 1, row_of(rows, i).data());
     return rows;
   }
 
   Matrix linear(const Matrix& x, const WeightView& weight, bool) const override {
     QAT_CHECK(x.cols() == weight.columns());
-    Matrix y(x.rows(), weight.rows());
-    const int64_t tiles = (weight.rows() + kTileRows - 1) / kTileRows;
-    pool_.run(tiles, [&](int64_t tile) {
-      const int64_t first = tile * kTileRows;
-      const int64_t count = std::min(kTileRows, weight.rows() - first);
-      Matrix rows(count, weight.columns());
-      decode_rows(weight, first, count, rows.data());
-      multiply_tile(x.data(), x.rows(), rows.data(), count, weight.columns(), y.data() + first, y.cols());
-    });
+    if (weight.edges == LinearScales{}) return product(x, weight);
+    Matrix quantized = x;
+    fake_quantize(quantized, weight.edges.input);
+    Matrix y = product(quantized, weight);
+    fake_quantize(y, weight.edges.output);
     return y;
   }
 
@@ -114,6 +118,19 @@ class FloatArithmetic final : public Arithmetic {
   }
 
  private:
+  Matrix product(const Matrix& x, const WeightView& weight) const {
+    Matrix y(x.rows(), weight.rows());
+    const int64_t tiles = (weight.rows() + kTileRows - 1) / kTileRows;
+    pool_.run(tiles, [&](int64_t tile) {
+      const int64_t first = tile * kTileRows;
+      const int64_t count = std::min(kTileRows, weight.rows() - first);
+      Matrix rows(count, weight.columns());
+      training_rows(weight, first, count, rows.data());
+      multiply_tile(x.data(), x.rows(), rows.data(), count, weight.columns(), y.data() + first, y.cols());
+    });
+    return y;
+  }
+
   // All query heads of one key-value head, for the queries [first_row, first_row + kQueryTile).
   static void attend_tile(const Matrix& queries, const KeyValueCache& cache, const AttentionShape& shape,
                           int64_t key_value_head, int64_t first_row, Matrix& result) {
@@ -124,8 +141,8 @@ class FloatArithmetic final : public Arithmetic {
     Matrix keys(end - begin, shape.head_dim);
     Matrix values(end - begin, shape.head_dim);
     for (int64_t i = begin; i < end; ++i) {
-      decode_cached(cache.type(), cache.key(i, key_value_head), row_of(keys, i - begin));
-      decode_cached(cache.type(), cache.value(i, key_value_head), row_of(values, i - begin));
+      cache.decode_key(i, key_value_head, row_of(keys, i - begin));
+      cache.decode_value(i, key_value_head, row_of(values, i - begin));
     }
     const int64_t group = shape.heads / shape.key_value_heads;
     for (int64_t head = key_value_head * group; head < (key_value_head + 1) * group; ++head) {

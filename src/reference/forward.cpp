@@ -17,53 +17,58 @@ Matrix rows_of(const Matrix& x, const std::vector<int64_t>& rows) { return x(row
 
 }  // namespace
 
-Forward::Forward(const GgufModel& model, const Arithmetic& arithmetic)
-    : model_(model),
-      config_(model.config()),
+Forward::Forward(const ReferenceWeights& weights, const Arithmetic& arithmetic)
+    : weights_(weights),
+      config_(weights.config()),
       arithmetic_(arithmetic),
-      epsilon_(static_cast<float>(model.config().norm_epsilon)),
-      embedding_(model.weight("token_embd.weight")),
-      head_(config_.tied_head ? embedding_ : model.weight("output.weight")),
-      final_norm_(model.vector("output_norm.weight")) {
+      epsilon_(static_cast<float>(config_.norm_epsilon)),
+      embedding_(weights.weight("embed_tokens.weight")),
+      head_(config_.tied_head ? embedding_ : weights.weight("lm_head.weight")),
+      final_norm_(weights.vector("norm.weight")) {
   if (config_.has_per_layer_inputs()) {
-    per_layer_embedding_ = model.weight("per_layer_token_embd.weight");
-    per_layer_projection_ = model.weight("per_layer_model_proj.weight");
-    per_layer_norm_ = model.vector("per_layer_proj_norm.weight");
+    per_layer_tables_ = weights.per_layer_tables();
+    per_layer_projection_ = weights.weight("per_layer_model_projection.weight");
+    per_layer_norm_ = weights.vector("per_layer_projection_norm.weight");
   }
   for (const LayerConfig& facts : config_.layers) layers_.push_back(resolve(facts));
 }
 
 Forward::Layer Forward::resolve(const LayerConfig& facts) const {
-  const std::string prefix = "blk." + std::to_string(facts.index) + ".";
-  const auto matrix = [&](const char* name) { return model_.weight(prefix + name); };
-  const auto vector = [&](const char* name) { return model_.vector(prefix + name); };
+  const std::string prefix = "layers." + std::to_string(facts.index) + ".";
+  const auto matrix = [&](const char* name) { return weights_.weight(prefix + name); };
+  const auto vector = [&](const char* name) { return weights_.vector(prefix + name); };
   Layer layer;
   layer.facts = facts;
-  layer.attention_norm = vector("attn_norm.weight");
-  layer.query = matrix("attn_q.weight");
-  layer.query_norm = vector("attn_q_norm.weight");
+  layer.attention_norm = vector("input_layernorm.weight");
+  layer.query = matrix("self_attn.q_proj.weight");
+  layer.query_norm = vector("self_attn.q_norm.weight");
   if (!facts.key_value_donor) {
-    layer.key = matrix("attn_k.weight");
-    layer.key_norm = vector("attn_k_norm.weight");
-    if (!facts.value_is_key) layer.value = matrix("attn_v.weight");
+    layer.key = matrix("self_attn.k_proj.weight");
+    layer.key_norm = vector("self_attn.k_norm.weight");
+    if (!facts.value_is_key) layer.value = matrix("self_attn.v_proj.weight");
   }
-  layer.output = matrix("attn_output.weight");
-  layer.attention_post_norm = vector("post_attention_norm.weight");
-  layer.mlp_norm = vector("ffn_norm.weight");
-  layer.gate = matrix("ffn_gate.weight");
-  layer.up = matrix("ffn_up.weight");
-  layer.down = matrix("ffn_down.weight");
-  layer.mlp_post_norm = vector("post_ffw_norm.weight");
+  layer.output = matrix("self_attn.o_proj.weight");
+  layer.attention_post_norm = vector("post_attention_layernorm.weight");
+  layer.mlp_norm = vector("pre_feedforward_layernorm.weight");
+  layer.gate = matrix("mlp.gate_proj.weight");
+  layer.up = matrix("mlp.up_proj.weight");
+  layer.down = matrix("mlp.down_proj.weight");
+  layer.mlp_post_norm = vector("post_feedforward_layernorm.weight");
   if (facts.has_experts) {
-    layer.experts =
-        Experts{matrix("ffn_gate_inp.weight"),   matrix("ffn_gate_up_exps.weight"), matrix("ffn_down_exps.weight"),
-                vector("ffn_gate_inp.scale"),    vector("ffn_down_exps.scale"),     vector("post_ffw_norm_1.weight"),
-                vector("pre_ffw_norm_2.weight"), vector("post_ffw_norm_2.weight")};
+    layer.experts = Experts{matrix("router.proj.weight"),
+                            matrix("experts.gate_up_proj"),
+                            matrix("experts.down_proj"),
+                            vector("router.scale"),
+                            vector("router.per_expert_scale"),
+                            vector("post_feedforward_layernorm_1.weight"),
+                            vector("pre_feedforward_layernorm_2.weight"),
+                            vector("post_feedforward_layernorm_2.weight")};
   }
   if (config_.has_per_layer_inputs()) {
-    layer.per_layer = PerLayerInput{matrix("inp_gate.weight"), matrix("proj.weight"), vector("post_norm.weight")};
+    layer.per_layer = PerLayerInput{matrix("per_layer_input_gate.weight"), matrix("per_layer_projection.weight"),
+                                    vector("post_per_layer_input_norm.weight")};
   }
-  if (config_.has_layer_scalar) layer.scalar = vector("layer_output_scale.weight").at(0);
+  if (config_.has_layer_scalar) layer.scalar = vector("layer_scalar").at(0);
   return layer;
 }
 
@@ -72,7 +77,12 @@ SequenceState Forward::start(CacheType type) const {
   for (const Layer& layer : layers_) {
     state.caches.emplace_back();
     if (layer.facts.key_value_donor) continue;
-    state.caches.back().emplace(type, layer.facts.key_value_heads, layer.facts.head_dim, layer.facts.window);
+    const CacheScales scales = weights_.cache_scales(layer.facts.index);
+    if (type == CacheType::Int8 && (scales.key == 0 || scales.value == 0)) {
+      fail(weights_.where(), ": layer ", layer.facts.index,
+           " has no static scales of its keys and values, which an int8 cache needs; use a float cache");
+    }
+    state.caches.back().emplace(type, layer.facts.key_value_heads, layer.facts.head_dim, layer.facts.window, scales);
   }
   return state;
 }
@@ -81,13 +91,31 @@ void Forward::norm(Matrix& x, const std::vector<float>& weight) const {
   arithmetic_.norm(x, x.cols(), weight, epsilon_);
 }
 
-Matrix Forward::per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded) const {
+Matrix Forward::linear(const Matrix& x, const WeightView& weight, const SequenceState& state) const {
+  Matrix y = arithmetic_.linear(x, weight);
+  if (state.linears != nullptr) state.linears->computed(weight.name, x, y);
+  return y;
+}
+
+Matrix Forward::per_layer_rows(std::span<const int32_t> tokens) const {
+  if (per_layer_tables_.size() == 1) return arithmetic_.gather(per_layer_tables_.front(), tokens);
+  Matrix rows(static_cast<int64_t>(tokens.size()), config_.layer_count() * config_.per_layer_input_size);
+  int64_t column = 0;
+  for (const WeightView& table : per_layer_tables_) {
+    rows.middleCols(column, table.columns()) = arithmetic_.gather(table, tokens);
+    column += table.columns();
+  }
+  return rows;
+}
+
+Matrix Forward::per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded,
+                                 const SequenceState& state) const {
   const auto hidden = static_cast<float>(config_.hidden_size);
   const auto width = static_cast<float>(config_.per_layer_input_size);
-  Matrix context = arithmetic_.linear(embedded, per_layer_projection_);
+  Matrix context = linear(embedded, per_layer_projection_, state);
   context *= 1.0f / std::sqrt(hidden);
   arithmetic_.norm(context, config_.per_layer_input_size, per_layer_norm_, epsilon_);
-  Matrix table_rows = arithmetic_.gather(per_layer_embedding_, tokens);
+  Matrix table_rows = per_layer_rows(tokens);
   table_rows *= std::sqrt(width);
   context += table_rows;
   context *= 1.0f / std::sqrt(2.0f);
@@ -100,8 +128,8 @@ KeyValueRotation Forward::rotation_of(const Layer& layer, const KeyValueCache& c
 }
 
 void Forward::append_keys(const Layer& layer, const Matrix& x, SequenceState& state, KeyValueCache& cache) const {
-  Matrix keys = arithmetic_.linear(x, layer.key);
-  Matrix values = layer.facts.value_is_key ? keys : arithmetic_.linear(x, layer.value);
+  Matrix keys = linear(x, layer.key, state);
+  Matrix values = layer.facts.value_is_key ? keys : linear(x, layer.value, state);
   arithmetic_.norm(keys, layer.facts.head_dim, layer.key_norm, epsilon_);
   arithmetic_.rotate(keys, layer.facts.rope, state.length);
   if (config_.value_norm) arithmetic_.norm(values, layer.facts.head_dim, {}, epsilon_);
@@ -117,7 +145,7 @@ void Forward::append_keys(const Layer& layer, const Matrix& x, SequenceState& st
 Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& state) const {
   const LayerConfig& facts = layer.facts;
   KeyValueCache& cache = *state.caches[static_cast<size_t>(facts.key_value_donor.value_or(facts.index))];
-  Matrix queries = arithmetic_.linear(x, layer.query);
+  Matrix queries = linear(x, layer.query, state);
   arithmetic_.norm(queries, facts.head_dim, layer.query_norm, epsilon_);
   arithmetic_.rotate(queries, facts.rope, state.length);
   if (config_.attention_scale != 1.0) queries *= static_cast<float>(config_.attention_scale);
@@ -127,13 +155,13 @@ Matrix Forward::attention(const Layer& layer, const Matrix& x, SequenceState& st
   Matrix mixed = arithmetic_.attend(queries, cache,
                                     {facts.heads, facts.key_value_heads, facts.head_dim, facts.window, state.length});
   rotate_groups(mixed, rotation.value);
-  return arithmetic_.linear(mixed, layer.output);
+  return linear(mixed, layer.output, state);
 }
 
-Matrix Forward::mlp(const Layer& layer, const Matrix& x) const {
-  Matrix gate = arithmetic_.linear(x, layer.gate);
-  arithmetic_.gate(gate, arithmetic_.linear(x, layer.up));
-  return arithmetic_.linear(gate, layer.down);
+Matrix Forward::mlp(const Layer& layer, const Matrix& x, const SequenceState& state) const {
+  Matrix gate = linear(x, layer.gate, state);
+  arithmetic_.gate(gate, linear(x, layer.up, state));
+  return linear(gate, layer.down, state);
 }
 
 Matrix Forward::expert_outputs(const Experts& experts, const Matrix& residual, Matrix x) const {
@@ -181,10 +209,10 @@ Matrix Forward::expert_outputs(const Experts& experts, const Matrix& residual, M
   return x;
 }
 
-Matrix Forward::mlp_with_experts(const Layer& layer, const Matrix& residual) const {
+Matrix Forward::mlp_with_experts(const Layer& layer, const Matrix& residual, const SequenceState& state) const {
   Matrix x = residual;
   norm(x, layer.mlp_norm);
-  x = mlp(layer, x);
+  x = mlp(layer, x, state);
   if (!layer.experts) return x;
   norm(x, layer.experts->dense_post_norm);
   Matrix routed = residual;
@@ -206,15 +234,15 @@ void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Rows
   norm(branch, layer.attention_post_norm);
   x += branch;
 
-  branch = mlp_with_experts(layer, x);
+  branch = mlp_with_experts(layer, x, state);
   norm(branch, layer.mlp_post_norm);
   x += branch;
 
   if (layer.per_layer) {
     const int64_t width = config_.per_layer_input_size;
-    Matrix gate = arithmetic_.linear(x, layer.per_layer->gate);
+    Matrix gate = linear(x, layer.per_layer->gate, state);
     arithmetic_.gate(gate, per_layer_inputs.bottomRows(x.rows()).middleCols(layer.facts.index * width, width));
-    branch = arithmetic_.linear(gate, layer.per_layer->projection);
+    branch = linear(gate, layer.per_layer->projection, state);
     norm(branch, layer.per_layer->post_norm);
     x += branch;
   }
@@ -224,12 +252,12 @@ void Forward::run_layer(const Layer& layer, const Matrix& per_layer_inputs, Rows
 Matrix Forward::hidden(std::span<const int32_t> tokens, SequenceState& state, Rows wanted) const {
   for (const int32_t token : tokens) {
     if (token < 0 || token >= config_.vocabulary_size) {
-      fail(model_.where(), ": token id ", token, " is outside the vocabulary of ", config_.vocabulary_size);
+      fail(weights_.where(), ": token id ", token, " is outside the vocabulary of ", config_.vocabulary_size);
     }
   }
   Matrix x = arithmetic_.gather(embedding_, tokens);
   x *= std::sqrt(static_cast<float>(config_.hidden_size));
-  const Matrix per_layer = config_.has_per_layer_inputs() ? per_layer_inputs(tokens, x) : Matrix();
+  const Matrix per_layer = config_.has_per_layer_inputs() ? per_layer_inputs(tokens, x, state) : Matrix();
   // Rows that nobody asks for stop after the last layer's attention, as llama.cpp's do.
   for (const Layer& layer : layers_) {
     run_layer(layer, per_layer, &layer == &layers_.back() ? wanted : Rows::All, x, state);

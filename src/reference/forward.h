@@ -10,8 +10,9 @@
 
 #include "quant/key_value_rotation.h"
 #include "reference/arithmetic.h"
-#include "reference/gguf_model.h"
+#include "reference/linear_observer.h"
 #include "reference/matrix.h"
+#include "reference/reference_weights.h"
 
 namespace qat {
 
@@ -20,12 +21,13 @@ struct SequenceState {
   std::vector<std::optional<KeyValueCache>> caches;
   int64_t length = 0;
   CacheObserver* observer = nullptr;
+  LinearObserver* linears = nullptr;
 };
 
 class Forward {
  public:
-  // Resolves every weight of the model once; `model` and `arithmetic` must outlive this.
-  Forward(const GgufModel& model, const Arithmetic& arithmetic);
+  // Resolves every weight of the model once; `weights` and `arithmetic` must outlive this.
+  Forward(const ReferenceWeights& weights, const Arithmetic& arithmetic);
 
   SequenceState start(CacheType type) const;
   enum class Rows { All, Last };
@@ -54,22 +56,25 @@ class Forward {
   };
 
   Layer resolve(const LayerConfig& facts) const;
-  Matrix per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded) const;
+  Matrix linear(const Matrix& x, const WeightView& weight, const SequenceState& state) const;
+  Matrix per_layer_rows(std::span<const int32_t> tokens) const;
+  Matrix per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded, const SequenceState& state) const;
   Matrix attention(const Layer& layer, const Matrix& x, SequenceState& state) const;
   KeyValueRotation rotation_of(const Layer& layer, const KeyValueCache& cache) const;
   void append_keys(const Layer& layer, const Matrix& x, SequenceState& state, KeyValueCache& cache) const;
-  Matrix mlp(const Layer& layer, const Matrix& x) const;
-  Matrix mlp_with_experts(const Layer& layer, const Matrix& residual) const;
+  Matrix mlp(const Layer& layer, const Matrix& x, const SequenceState& state) const;
+  Matrix mlp_with_experts(const Layer& layer, const Matrix& residual, const SequenceState& state) const;
   Matrix expert_outputs(const Experts& experts, const Matrix& residual, Matrix x) const;
   void run_layer(const Layer& layer, const Matrix& per_layer_inputs, Rows wanted, Matrix& x,
                  SequenceState& state) const;
   void norm(Matrix& x, const std::vector<float>& weight) const;
 
-  const GgufModel& model_;
+  const ReferenceWeights& weights_;
   const Gemma4Config& config_;
   const Arithmetic& arithmetic_;
   float epsilon_;
-  WeightView embedding_, head_, per_layer_embedding_, per_layer_projection_;
+  WeightView embedding_, head_, per_layer_projection_;
+  std::vector<WeightView> per_layer_tables_;
   std::vector<float> per_layer_norm_, final_norm_;
   std::vector<Layer> layers_;
 };

@@ -1,9 +1,6 @@
 #include "reference/gguf_model.h"
 
-#include <cmath>
-
 #include "core/error.h"
-#include "gemma4/weight_table.h"
 #include "quant/block_codec.h"
 
 namespace qat {
@@ -18,35 +15,35 @@ std::string text_of(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-const WeightView& GgufModel::weight(std::string_view gguf_name) const {
-  const auto found = weights_.find(gguf_name);
+const WeightView& GgufModel::weight(std::string_view name) const {
+  const auto found = weights_.find(name);
   QAT_CHECK(found != weights_.end());
   return found->second;
 }
 
-std::vector<float> GgufModel::vector(std::string_view gguf_name) const {
-  const WeightView& view = weight(gguf_name);
+std::vector<float> GgufModel::vector(std::string_view name) const {
+  const WeightView& view = weight(name);
   std::vector<float> values(static_cast<size_t>(view.rows() * view.columns()));
   decode_blocks(view.scheme->id, view.blocks, values);
   return values;
 }
 
-void GgufModel::add(const GgufFile& file, const std::string& gguf_name, const std::vector<int64_t>& shape) {
-  const GgufTensor* tensor = file.find(gguf_name);
+void GgufModel::add(const GgufFile& file, const WeightSpec& weight) {
+  const GgufTensor* tensor = file.find(weight.gguf_name);
   if (tensor == nullptr) {
-    fail(where_, ": the tensor ", gguf_name, " is missing, which a ", config_.architecture(),
+    fail(where_, ": the tensor ", weight.gguf_name, " is missing, which a ", config_.architecture(),
          " model of this file's metadata has");
   }
-  if (tensor->shape != shape) {
-    fail(where_, ": ", gguf_name, " has the shape ", text_of(tensor->shape), ", the metadata describes ",
-         text_of(shape));
+  if (tensor->shape != weight.shape) {
+    fail(where_, ": ", weight.gguf_name, " has the shape ", text_of(tensor->shape), ", the metadata describes ",
+         text_of(weight.shape));
   }
-  weights_[gguf_name] = {&scheme(tensor->scheme), shape, tensor->bytes};
+  weights_[weight.name] = {&scheme(tensor->scheme), weight.shape, tensor->bytes, weight.name};
 }
 
 GgufModel::GgufModel(const GgufFile& file) : where_(file.where()), config_(config_from_gguf(file)) {
   const WeightTable table(config_);
-  for (const WeightSpec& spec : table.weights()) add(file, spec.gguf_name, spec.shape);
+  for (const WeightSpec& spec : table.weights()) add(file, spec);
 }
 
 }  // namespace qat

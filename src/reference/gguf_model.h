@@ -9,8 +9,9 @@
 #include <vector>
 
 #include "gemma4/config.h"
+#include "gemma4/weight_table.h"
 #include "io/gguf.h"
-#include "reference/weight_view.h"
+#include "reference/reference_weights.h"
 
 namespace qat {
 
@@ -18,21 +19,20 @@ namespace qat {
 // norm_offset is 0. Throws Error naming the key that is missing or contradicts another.
 Gemma4Config config_from_gguf(const GgufFile& file);
 
-class GgufModel {
+class GgufModel final : public ReferenceWeights {
  public:
   // `file` must outlive this. Throws Error if a weight is missing, has another shape, or is encoded in a scheme that
   // its columns do not divide into.
   explicit GgufModel(const GgufFile& file);
 
-  const Gemma4Config& config() const { return config_; }
-  const std::string& where() const { return where_; }
-  // By GGUF name; one of the weights of WeightTable(config()).
-  const WeightView& weight(std::string_view gguf_name) const;
-  // The same, decoded; for norms and scales.
-  std::vector<float> vector(std::string_view gguf_name) const;
+  const Gemma4Config& config() const override { return config_; }
+  const std::string& where() const override { return where_; }
+  const WeightView& weight(std::string_view name) const override;
+  std::vector<float> vector(std::string_view name) const override;
+  CacheScales cache_scales(int64_t) const override { return {}; }
 
  private:
-  void add(const GgufFile& file, const std::string& gguf_name, const std::vector<int64_t>& shape);
+  void add(const GgufFile& file, const WeightSpec& weight);
 
   std::string where_;
   Gemma4Config config_;

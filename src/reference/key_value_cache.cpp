@@ -7,6 +7,7 @@
 #include "core/float_types.h"
 #include "quant/grid.h"
 #include "quant/key_value_block.h"
+#include "quant/row_codec.h"
 
 namespace qat {
 
@@ -24,6 +25,8 @@ int64_t bytes_of_head(CacheType type, int64_t head_dim) {
              "; use an f16 cache");
       }
       return key_value_bytes(head_dim);
+    case CacheType::Int8:
+      return head_dim;
   }
   QAT_CHECK(false);
   return 0;
@@ -31,8 +34,15 @@ int64_t bytes_of_head(CacheType type, int64_t head_dim) {
 
 }  // namespace
 
-KeyValueCache::KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window)
-    : type_(type), heads_(heads), head_dim_(head_dim), window_(window), head_bytes_(bytes_of_head(type, head_dim)) {}
+KeyValueCache::KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window, CacheScales scales)
+    : type_(type),
+      heads_(heads),
+      head_dim_(head_dim),
+      window_(window),
+      scales_(scales),
+      head_bytes_(bytes_of_head(type, head_dim)) {
+  QAT_CHECK(type != CacheType::Int8 || (scales.key > 0 && scales.value > 0));
+}
 
 std::span<const std::byte> KeyValueCache::part(const std::vector<std::byte>& rows, int64_t position,
                                                int64_t head) const {
@@ -41,7 +51,7 @@ std::span<const std::byte> KeyValueCache::part(const std::vector<std::byte>& row
   return {rows.data() + offset, static_cast<size_t>(head_bytes_)};
 }
 
-void KeyValueCache::store(const Matrix& rows, std::vector<std::byte>& bytes) const {
+void KeyValueCache::store(const Matrix& rows, float scale, std::vector<std::byte>& bytes) const {
   const size_t start = bytes.size();
   bytes.resize(start + static_cast<size_t>(rows.rows() * heads_ * head_bytes_));
   std::byte* target = bytes.data() + start;
@@ -59,6 +69,10 @@ void KeyValueCache::store(const Matrix& rows, std::vector<std::byte>& bytes) con
     case CacheType::Q8_0:
       encode_key_values(values, target);
       break;
+    case CacheType::Int8:
+      encode_groups(Scheme::Int8, values, {&scale, 1}, static_cast<int64_t>(values.size()),
+                    {reinterpret_cast<int8_t*>(target), values.size()});
+      break;
   }
 }
 
@@ -74,8 +88,8 @@ void KeyValueCache::drop_unseen() {
 
 void KeyValueCache::append(const Matrix& keys, const Matrix& values) {
   drop_unseen();
-  store(keys, keys_);
-  store(values, values_);
+  store(keys, scales_.key, keys_);
+  store(values, scales_.value, values_);
   end_ += keys.rows();
 }
 
@@ -85,7 +99,15 @@ std::span<std::byte> KeyValueCache::newest(std::vector<std::byte>& bytes, int64_
   return std::span(bytes).last(size);
 }
 
-void decode_cached(CacheType type, std::span<const std::byte> stored, std::span<float> values) {
+void KeyValueCache::decode_key(int64_t position, int64_t head, std::span<float> values) const {
+  decode_cached(type_, key(position, head), scales_.key, values);
+}
+
+void KeyValueCache::decode_value(int64_t position, int64_t head, std::span<float> values) const {
+  decode_cached(type_, value(position, head), scales_.value, values);
+}
+
+void decode_cached(CacheType type, std::span<const std::byte> stored, float scale, std::span<float> values) {
   switch (type) {
     case CacheType::F32:
       std::memcpy(values.data(), stored.data(), values.size_bytes());
@@ -99,6 +121,11 @@ void decode_cached(CacheType type, std::span<const std::byte> stored, std::span<
       break;
     case CacheType::Q8_0:
       decode_key_values(stored.data(), values);
+      break;
+    case CacheType::Int8:
+      for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = grid::integer_value(static_cast<int8_t>(stored[i]), scale);
+      }
       break;
   }
 }

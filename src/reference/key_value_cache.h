@@ -6,16 +6,23 @@
 #include <span>
 #include <vector>
 
+#include "gemma4/static_scales.h"
 #include "reference/matrix.h"
 
 namespace qat {
 
-enum class CacheType { F32, F16, Q8_0 };
+enum class CacheType {
+  F32,
+  F16,
+  Q8_0,
+  Int8  // mobile models: one static scale for a layer's keys and one for its values
+};
 
 class KeyValueCache {
  public:
-  // `window` > 0: positions that no later query can see are dropped. Throws Error if Q8_0 blocks do not fit the heads.
-  KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window);
+  // `window` > 0: positions that no later query can see are dropped. `scales` are of Int8 only, and positive. Throws
+  // Error if Q8_0 blocks do not fit the heads.
+  KeyValueCache(CacheType type, int64_t heads, int64_t head_dim, int64_t window, CacheScales scales = {});
 
   // Appends rows [positions, heads * head_dim], already rotated where the cache wants it (quant/key_value_rotation.h).
   void append(const Matrix& keys, const Matrix& values);
@@ -31,10 +38,13 @@ class KeyValueCache {
   // Stored bytes of one head at one position.
   std::span<const std::byte> key(int64_t position, int64_t head) const { return part(keys_, position, head); }
   std::span<const std::byte> value(int64_t position, int64_t head) const { return part(values_, position, head); }
+  // What they stand for: head_dim() numbers.
+  void decode_key(int64_t position, int64_t head, std::span<float> values) const;
+  void decode_value(int64_t position, int64_t head, std::span<float> values) const;
 
  private:
   std::span<const std::byte> part(const std::vector<std::byte>& rows, int64_t position, int64_t head) const;
-  void store(const Matrix& rows, std::vector<std::byte>& bytes) const;
+  void store(const Matrix& rows, float scale, std::vector<std::byte>& bytes) const;
   std::span<std::byte> newest(std::vector<std::byte>& bytes, int64_t rows) const;
   void drop_unseen();
 
@@ -42,6 +52,7 @@ class KeyValueCache {
   int64_t heads_;
   int64_t head_dim_;
   int64_t window_;
+  CacheScales scales_;
   int64_t head_bytes_;
   int64_t first_ = 0;
   int64_t end_ = 0;
@@ -58,7 +69,7 @@ class CacheObserver {
                         std::span<std::byte> values) = 0;
 };
 
-// Decodes what KeyValueCache stores for one head.
-void decode_cached(CacheType type, std::span<const std::byte> stored, std::span<float> values);
+// Decodes what KeyValueCache stores for one head; `scale` is of Int8 only.
+void decode_cached(CacheType type, std::span<const std::byte> stored, float scale, std::span<float> values);
 
 }  // namespace qat

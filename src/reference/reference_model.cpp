@@ -5,6 +5,9 @@
 
 #include "core/error.h"
 #include "reference/forward.h"
+#include "reference/gguf_model.h"
+#include "reference/litertlm_model.h"
+#include "reference/mobile_folder_model.h"
 
 namespace qat {
 
@@ -12,6 +15,14 @@ namespace {
 
 constexpr int64_t kChunkTokens = 512;       // tokens per pass, as many as llama.cpp's default micro-batch
 constexpr int64_t kLogitsBudget = 8 << 20;  // values of logits that exist at a time
+
+// Whether every layer with own keys and values has their static scales.
+bool has_cache_scales(const ReferenceWeights& weights) {
+  return std::all_of(weights.config().layers.begin(), weights.config().layers.end(), [&](const LayerConfig& layer) {
+    const CacheScales scales = weights.cache_scales(layer.index);
+    return layer.key_value_donor || (scales.key != 0 && scales.value != 0);
+  });
+}
 
 class Session final : public DecodingSession {
  public:
@@ -34,24 +45,29 @@ class Session final : public DecodingSession {
   Matrix logits_;
 };
 
+using MakeArithmetic = std::unique_ptr<Arithmetic> (*)(ThreadPool& pool);
+
 class ReferenceModel final : public LanguageModel {
  public:
-  ReferenceModel(const GgufFile& file, const ReferenceOptions& options)
-      : model_(file),
+  // `make_device` makes the arithmetic of the client that runs such files.
+  ReferenceModel(std::unique_ptr<ReferenceWeights> weights, const ReferenceOptions& options, MakeArithmetic make_device,
+                 CacheType default_cache)
+      : weights_(std::move(weights)),
         pool_(options.threads),
-        arithmetic_(options.arithmetic == ArithmeticKind::Float ? make_float_arithmetic(pool_)
-                                                                : make_device_arithmetic(pool_)),
-        forward_(model_, *arithmetic_),
+        arithmetic_(options.arithmetic == ArithmeticKind::Float ? make_float_arithmetic(pool_) : make_device(pool_)),
+        forward_(*weights_, *arithmetic_),
         observer_(options.observer),
-        cache_(options.cache.value_or(options.arithmetic == ArithmeticKind::Float ? CacheType::F32 : CacheType::F16)) {
+        linears_(options.linears),
+        cache_(options.cache.value_or(default_cache)) {
     forward_.start(cache_);
   }
 
-  int64_t vocabulary_size() const override { return model_.config().vocabulary_size; }
+  int64_t vocabulary_size() const override { return weights_->config().vocabulary_size; }
 
   void evaluate(std::span<const int32_t> tokens, int64_t first_position, const LogitsSink& sink) override {
     SequenceState state = forward_.start(cache_);
     state.observer = observer_;
+    state.linears = linears_;
     const int64_t rows_at_once = std::max<int64_t>(1, kLogitsBudget / vocabulary_size());
     const auto count = static_cast<int64_t>(tokens.size());
     for (int64_t start = 0; start < count; start += kChunkTokens) {
@@ -68,18 +84,35 @@ class ReferenceModel final : public LanguageModel {
   std::unique_ptr<DecodingSession> start() override { return std::make_unique<Session>(forward_, cache_); }
 
  private:
-  GgufModel model_;
+  std::unique_ptr<ReferenceWeights> weights_;
   ThreadPool pool_;
   std::unique_ptr<Arithmetic> arithmetic_;
   Forward forward_;
   CacheObserver* observer_;
+  LinearObserver* linears_;
   CacheType cache_;
 };
+
+std::unique_ptr<LanguageModel> make_mobile_model(std::unique_ptr<ReferenceWeights> weights,
+                                                 const ReferenceOptions& options) {
+  const CacheType cache = has_cache_scales(*weights) ? CacheType::Int8 : CacheType::F32;
+  return std::make_unique<ReferenceModel>(std::move(weights), options, make_mobile_device_arithmetic, cache);
+}
 
 }  // namespace
 
 std::unique_ptr<LanguageModel> make_reference_model(const GgufFile& file, const ReferenceOptions& options) {
-  return std::make_unique<ReferenceModel>(file, options);
+  return std::make_unique<ReferenceModel>(
+      std::make_unique<GgufModel>(file), options, make_device_arithmetic,
+      options.arithmetic == ArithmeticKind::Float ? CacheType::F32 : CacheType::F16);
+}
+
+std::unique_ptr<LanguageModel> make_reference_model(const MobileFolder& folder, const ReferenceOptions& options) {
+  return make_mobile_model(std::make_unique<MobileFolderModel>(folder), options);
+}
+
+std::unique_ptr<LanguageModel> make_reference_model(const LitertlmFile& file, const ReferenceOptions& options) {
+  return make_mobile_model(std::make_unique<LitertlmModel>(file), options);
 }
 
 }  // namespace qat

@@ -4,16 +4,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "gemma4/static_scales.h"
+#include "quant/packing.h"
 #include "quant/scheme.h"
 
 namespace qat {
 
 struct WeightView {
   const QuantScheme* scheme = nullptr;
-  std::vector<int64_t> shape;  // row-major, slowest first
-  std::span<const std::byte> blocks;
+  std::vector<int64_t> shape;         // row-major, slowest first
+  std::span<const std::byte> blocks;  // of schemes with row scales: packed codes
+  std::string name = {};              // in WeightTable; empty for a matrix of a stack
+
+  // Of Int2, Int4 and Int8 only.
+  CodeBytes code_bytes = CodeBytes::TwosComplement;
+  std::span<const float> scales = {};  // one per `scale_width` values, row-major
+  int64_t scale_width = 0;
+  LinearScales edges = {};  // static int8 codes at the linear's ends
 
   int64_t columns() const { return shape.back(); }
   int64_t row_bytes() const { return scheme->row_bytes(columns()); }
@@ -22,10 +32,13 @@ struct WeightView {
   std::span<const std::byte> row_blocks(int64_t first, int64_t count = 1) const {
     return blocks.subspan(static_cast<size_t>(first * row_bytes()), static_cast<size_t>(count * row_bytes()));
   }
-  // One matrix [out, in] of a stack [experts, out, in].
+  // One matrix [out, in] of a stack [experts, out, in], which has no row scales.
   WeightView slice(int64_t index) const {
     return {scheme, {shape[1], shape[2]}, row_blocks(index * shape[1], shape[1])};
   }
 };
+
+// The exact values of `count` rows from `first` on, in fp32.
+void decode_rows(const WeightView& weight, int64_t first, int64_t count, std::span<float> values);
 
 }  // namespace qat

@@ -9,6 +9,7 @@
 
 #include "core/output_file.h"
 #include "exporters/export_checkpoint.h"
+#include "fake_quant/make_witness.h"
 #include "fake_quant/prepare.h"
 #include "gemma4/witness.h"
 #include "io/gguf.h"
@@ -185,8 +186,9 @@ TEST_F(Verification, StoredScalesArriveInTheFile) {
   const at::NoGradGuard no_grad;
   Gemma4Model model(base.config(), at::kFloat);
   load_weights(model, base.tensors());
-  const auto scales_of = [&](const std::string&) { return std::span<const Float16>(scales); };
-  const FakeQuantSet fake_quant = prepare(model, plan, scales_of);
+  KnownScales known;
+  known.blocks = [&](const std::string&) { return std::span<const Float16>(scales); };
+  const FakeQuantSet fake_quant = prepare(model, plan, known);
   const Witness witness = make_witness(model, fake_quant, {{2, 30, 40, 50}});
   CheckpointContents contents;
   contents.base_folder = &base.path();

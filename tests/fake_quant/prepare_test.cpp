@@ -15,7 +15,7 @@ namespace {
 using testing::expect_error;
 using testing::TemporaryFolder;
 
-std::span<const Float16> no_scales(const std::string&) { return {}; }
+const KnownScales no_scales;
 
 class Prepared : public ::testing::Test {
  protected:
@@ -37,7 +37,7 @@ TEST_F(Prepared, QuantizedForwardDiffersAndSwitchingOffRestoresTheMasters) {
   const at::Tensor plain = hidden(model);
   FakeQuantSet set = prepare(model, QuantPlan::load("q4_0").resolve(folder_.table()), no_scales);
   EXPECT_FALSE(hidden(model).equal(plain));
-  set.set_enabled(false);
+  set.enable(QuantizedParts::none());
   EXPECT_TRUE(hidden(model).equal(plain));
 }
 

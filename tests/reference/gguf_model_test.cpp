@@ -74,12 +74,12 @@ TEST_F(GgufModelTest, ConfigHoldsWhatTheMetadataDescribes) {
 TEST_F(GgufModelTest, WeightsAreTheBytesOfTheFile) {
   const GgufFile written = file({});
   const GgufModel model(written);
-  const WeightView& view = model.weight("blk.1.attn_q.weight");
+  const WeightView& view = model.weight("layers.1.self_attn.q_proj.weight");
   EXPECT_EQ(view.scheme->id, Scheme::Q4_0);
   EXPECT_EQ(view.blocks.data(), written.find("blk.1.attn_q.weight")->bytes.data());
   EXPECT_EQ(view.rows(), 4 * 64);
   EXPECT_EQ(view.columns(), 64);
-  EXPECT_EQ(model.vector("output_norm.weight").size(), 64u);
+  EXPECT_EQ(model.vector("norm.weight").size(), 64u);
 }
 
 TEST_F(GgufModelTest, MissingTensorIsNamed) {

@@ -10,6 +10,7 @@
 
 #include "core/float_types.h"
 #include "core/random.h"
+#include "quant/grid.h"
 #include "reference/device_attention.h"
 #include "reference/experts.h"
 #include "reference/float_products.h"
@@ -97,12 +98,33 @@ TEST(KeyValueCache, KeepsWhatItsTypeCanHold) {
     for (int64_t position = 0; position < 5; ++position) {
       for (int64_t head = 0; head < 2; ++head) {
         Matrix read(2, 64);
-        decode_cached(type, cache.key(position, head), row_of(read, 0));
-        decode_cached(type, cache.value(position, head), row_of(read, 1));
+        cache.decode_key(position, head, row_of(read, 0));
+        cache.decode_value(position, head, row_of(read, 1));
         EXPECT_LE((read.row(0) - keys.row(position).segment(head * 64, 64)).cwiseAbs().maxCoeff(), tolerance);
         EXPECT_LE((read.row(1) - values.row(position).segment(head * 64, 64)).cwiseAbs().maxCoeff(), tolerance);
       }
     }
+  }
+}
+
+TEST(KeyValueCache, Int8HoldsTheCodesOfTheGrid) {
+  const Matrix keys = random_matrix(3, 64, 16);
+  const Matrix values = random_matrix(3, 64, 17);
+  const CacheScales scales{0.011f, 0.004f};  // values clip
+  KeyValueCache cache(CacheType::Int8, 2, 32, 0, scales);
+  cache.append(keys, values);
+  for (int64_t i = 0; i < keys.size(); ++i) {
+    const auto code = [&](const Matrix& x, float scale) {
+      return grid::integer_code(x.data()[i], grid::inverse_scale(scale), grid::kActivationMin, grid::kActivationMax);
+    };
+    const int64_t position = i / 64;
+    const int64_t head = i % 64 / 32;
+    const auto at = static_cast<size_t>(i % 32);
+    EXPECT_EQ(static_cast<int8_t>(cache.key(position, head)[at]), code(keys, scales.key));
+    EXPECT_EQ(static_cast<int8_t>(cache.value(position, head)[at]), code(values, scales.value));
+    std::vector<float> decoded(32);
+    cache.decode_value(position, head, decoded);
+    EXPECT_EQ(decoded[at], grid::integer_value(code(values, scales.value), scales.value));
   }
 }
 

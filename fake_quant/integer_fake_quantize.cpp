@@ -1,0 +1,117 @@
+#include "fake_quant/integer_fake_quantize.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/error.h"
+#include "quant/row_codec.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kPiece = int64_t{1} << 15;  // values a thread takes at a time
+
+template <class T>
+std::span<T> values_of(const at::Tensor& tensor) {
+  return {static_cast<T*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel())};
+}
+
+// Consecutive values of one group.
+struct Piece {
+  int64_t group;
+  size_t first;
+  size_t count;
+};
+
+// Calls run(piece) for pieces that cover all values; long groups come in several.
+template <class Run>
+void for_pieces(int64_t groups, int64_t width, const Run& run) {
+  const int64_t parts = (width + kPiece - 1) / kPiece;
+  const int64_t grain = std::max<int64_t>(1, kPiece / std::min(width, kPiece));
+  at::parallel_for(0, groups * parts, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t offset = i % parts * kPiece;
+      const int64_t count = std::min(kPiece, width - offset);
+      run(i, Piece{i / parts, static_cast<size_t>(i / parts * width + offset), static_cast<size_t>(count)});
+    }
+  });
+}
+
+struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor&,
+                            const at::Tensor& scales, int64_t scheme_id, int64_t width, const at::Tensor& value) {
+    context->save_for_backward({input, scales});
+    context->saved_data["scheme"] = scheme_id;
+    context->saved_data["width"] = width;
+    // A view, so that the node never owns the cached tensor itself.
+    return value.alias();
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto id = static_cast<Scheme>(context->saved_data["scheme"].toInt());
+    const int64_t width = context->saved_data["width"].toInt();
+    const at::Tensor input = saved[0].to(at::kFloat).contiguous();
+    const at::Tensor incoming = gradients[0].to(at::kFloat).contiguous();
+    const auto scales = values_of<const float>(saved[1]);
+    at::Tensor masked = at::empty_like(input);
+    const auto groups = static_cast<int64_t>(scales.size());
+    const int64_t parts = (width + kPiece - 1) / kPiece;
+    std::vector<double> sums(static_cast<size_t>(groups * parts));
+    for_pieces(groups, width, [&](int64_t index, const Piece& piece) {
+      sums[static_cast<size_t>(index)] =
+          scale_gradient(id, values_of<const float>(input).subspan(piece.first, piece.count),
+                         values_of<const float>(incoming).subspan(piece.first, piece.count),
+                         scales[static_cast<size_t>(piece.group)],
+                         values_of<float>(masked).subspan(piece.first, piece.count));
+    });
+    at::Tensor of_scales;
+    if (context->needs_input_grad(1)) {
+      const auto features = static_cast<double>(std::min(width, saved[0].size(-1)));
+      const double factor = 1.0 / std::sqrt(features * scheme(id).code_max);
+      of_scales = at::zeros_like(saved[1]);
+      auto* target = of_scales.mutable_data_ptr<float>();
+      for (int64_t group = 0; group < groups; ++group) {
+        double sum = 0;
+        for (int64_t part = 0; part < parts; ++part) sum += sums[static_cast<size_t>(group * parts + part)];
+        target[group] = static_cast<float>(sum * factor * static_cast<double>(scales[static_cast<size_t>(group)]));
+      }
+    }
+    return {masked.view(saved[0].sizes()).to(saved[0].scalar_type()), of_scales, at::Tensor(), at::Tensor(), at::Tensor(),
+            at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor integer_values(Scheme id, const at::Tensor& input, const at::Tensor& scales, int64_t width) {
+  const c10::NoGradGuard no_grad;
+  QAT_CHECK(input.device().is_cpu() && scales.is_contiguous() && scales.numel() * width == input.numel());
+  const at::Tensor source = input.detach().contiguous();
+  const at::Tensor floats = source.scalar_type() == at::kFloat ? source : source.to(at::kFloat);
+  at::Tensor result = at::empty_like(floats);
+  const auto all_scales = values_of<const float>(scales);
+  for_pieces(scales.numel(), width, [&](int64_t, const Piece& piece) {
+    fake_quantize_group(id, values_of<const float>(floats).subspan(piece.first, piece.count),
+                        all_scales[static_cast<size_t>(piece.group)],
+                        values_of<float>(result).subspan(piece.first, piece.count));
+  });
+  return result.to(source.scalar_type());
+}
+
+at::Tensor integer_fake_quantize(Scheme id, const at::Tensor& input, const at::Tensor& log_change,
+                                 const at::Tensor& scales, int64_t width, const at::Tensor& value) {
+  QAT_CHECK(input.sizes() == value.sizes() && input.dtype() == value.dtype());
+  return IntegerFakeQuantize::apply(input, log_change, scales, static_cast<int64_t>(id), width, value.detach());
+}
+
+}  // namespace qat

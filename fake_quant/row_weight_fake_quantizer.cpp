@@ -1,0 +1,145 @@
+#include "fake_quant/row_weight_fake_quantizer.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <functional>
+#include <vector>
+
+#include "core/error.h"
+#include "fake_quant/integer_fake_quantize.h"
+#include "quant/quantized_digest.h"
+#include "quant/row_codec.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kPieceValues = int64_t{1} << 20;
+
+std::span<const float> values_of(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+
+// Calls run(first group, values) for consecutive groups of a master, widened to fp32.
+void for_groups(const at::Tensor& master, int64_t width,
+                const std::function<void(int64_t, std::span<const float>)>& run) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor flat = master.detach().reshape({-1, width});
+  const int64_t groups_per_piece = std::max<int64_t>(1, kPieceValues / width);
+  for (int64_t first = 0; first < flat.size(0); first += groups_per_piece) {
+    const int64_t count = std::min(groups_per_piece, flat.size(0) - first);
+    const at::Tensor piece = flat.narrow(0, first, count).to(at::kFloat).contiguous();
+    run(first, values_of(piece));
+  }
+}
+
+}  // namespace
+
+RowWeightFakeQuantizer::RowWeightFakeQuantizer(const WeightSpec& weight, Scheme scheme_id, bool one_scale_per_row)
+    : scheme_(scheme_id),
+      width_(one_scale_per_row ? weight.columns() : weight.scale_width),
+      slices_(width_ / weight.scale_width),
+      scales_per_row_(weight.columns() / width_),
+      scale_(weight.name) {
+  QAT_CHECK(scheme(scheme_id).has_row_scales());
+}
+
+at::Tensor RowWeightFakeQuantizer::stored_scales() const {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor& scales = scale_.values();
+  return slices_ == 1 ? scales : scales.unsqueeze(1).expand({-1, slices_}).contiguous().view({-1});
+}
+
+void RowWeightFakeQuantizer::give_scales(std::span<const float> scales) {
+  const at::Tensor stored = at::tensor(at::ArrayRef<float>(scales.data(), scales.size()), at::kFloat).view({-1, slices_});
+  scale_.set_start(stored.select(1, 0).contiguous(), /*given=*/true);
+  if (!stored_scales().equal(stored.view({-1}))) {
+    fail(name(), ": the plan wants one scale per row (scale_per: row), but the model brings different ones for the slices of a "
+                 "row; use scale_per: slice");
+  }
+  changed();
+}
+
+void RowWeightFakeQuantizer::find_scales(const at::Tensor& master, RowScaleMethod method) {
+  at::Tensor scales = at::empty({master.numel() / width_}, at::kFloat);
+  auto* found = scales.mutable_data_ptr<float>();
+  const auto width = static_cast<size_t>(width_);
+  for_groups(master, width_, [&](int64_t first, std::span<const float> values) {
+    at::parallel_for(0, static_cast<int64_t>(values.size() / width), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t group = begin; group < end; ++group) {
+        const auto row = values.subspan(static_cast<size_t>(group) * width, width);
+        found[first + group] =
+            method == RowScaleMethod::Searched ? searched_scale(scheme_, row) : absolute_max_scale(scheme_, row);
+      }
+    });
+  });
+  scale_.set_start(scales, /*given=*/false);
+  changed();
+}
+
+at::Tensor RowWeightFakeQuantizer::apply(const at::Tensor& master) {
+  if (!enabled_) return master;
+  fired_ = true;
+  if (!cached_.defined()) cached_ = integer_values(scheme_, master, scale_.values(), width_);
+  return integer_fake_quantize(scheme_, master, scale_.log_change(), scale_.values(), width_, cached_);
+}
+
+at::Tensor RowWeightFakeQuantizer::apply_rows(const at::Tensor& master, const at::Tensor& rows) {
+  const at::Tensor gathered = at::index_select(master, 0, rows);
+  if (!enabled_) return gathered;
+  fired_ = true;
+  const auto gather = [&](const at::Tensor& scales) {
+    return at::index_select(scales.view({-1, scales_per_row_}), 0, rows).reshape({-1});
+  };
+  const at::Tensor scales = gather(scale_.values());
+  const at::Tensor value = integer_values(scheme_, gathered, scales, width_);
+  return integer_fake_quantize(scheme_, gathered, gather(scale_.log_change()), scales, width_, value);
+}
+
+void RowWeightFakeQuantizer::changed() {
+  cached_ = at::Tensor();
+  scale_.changed();
+}
+
+WeightDigest RowWeightFakeQuantizer::digest(const at::Tensor& master) const {
+  const at::Tensor stored = stored_scales();
+  const auto scales = values_of(stored);
+  const int64_t width = width_ / slices_;
+  RowDigest digest;
+  std::vector<int8_t> codes;
+  for_groups(master, width, [&](int64_t first, std::span<const float> values) {
+    const auto part = scales.subspan(static_cast<size_t>(first), values.size() / static_cast<size_t>(width));
+    codes.resize(values.size());
+    encode_groups(scheme_, values, part, width, codes);
+    digest.update(codes, part);
+  });
+  const auto result = digest.finish();
+  return {result.codes, result.scales, {}};
+}
+
+QuantizationStatistics RowWeightFakeQuantizer::statistics(const at::Tensor& master) const {
+  constexpr int64_t kSampledValues = int64_t{1} << 18;
+  const c10::NoGradGuard no_grad;
+  const at::Tensor groups = master.detach().reshape({-1, width_});
+  const auto scales = values_of(scale_.values());
+  const QuantScheme& row = scheme(scheme_);
+  const int64_t stride = std::max<int64_t>(1, master.numel() / kSampledValues);
+  QuantizationStatistics result;
+  std::vector<float> quantized(static_cast<size_t>(width_));
+  for (int64_t group = 0; group < groups.size(0); group += stride) {
+    const at::Tensor values = groups.select(0, group).to(at::kFloat).contiguous();
+    const float scale = scales[static_cast<size_t>(group)];
+    fake_quantize_group(scheme_, values_of(values), scale, quantized);
+    // Half a step beyond the last code still rounds to it.
+    result.add(values_of(values), quantized, (static_cast<float>(row.code_min) - 0.5f) * scale,
+               (static_cast<float>(row.code_max) + 0.5f) * scale);
+  }
+  return result;
+}
+
+}  // namespace qat

@@ -1,0 +1,96 @@
+#include "fake_quant/static_fake_quantizer.h"
+
+#include <ATen/ops/full.h>
+#include <c10/core/GradMode.h>
+
+#include <utility>
+
+#include "core/error.h"
+#include "fake_quant/integer_fake_quantize.h"
+#include "quant/grid.h"
+#include "quant/row_codec.h"
+
+namespace qat {
+
+namespace {
+
+std::span<const float> values_of(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+
+}  // namespace
+
+void StaticFakeQuantizer::set_scale(float scale, bool given) {
+  scale_.set_start(at::full({1}, scale, at::kFloat), given);
+}
+
+at::Tensor StaticFakeQuantizer::apply(const at::Tensor& activation) {
+  if (!enabled_ && !observation_) return activation;
+  if (users_left_ > 0 && activation.is_same(shared_input_)) {
+    const at::Tensor result = shared_output_;
+    if (--users_left_ == 0) shared_input_ = shared_output_ = at::Tensor();
+    return result;
+  }
+  if (observation_) observe(activation);
+  const at::Tensor result = observation_ ? activation : quantize(activation);
+  users_left_ = users_ - 1;
+  if (users_left_ > 0) {
+    shared_input_ = activation;
+    shared_output_ = result;
+  }
+  return result;
+}
+
+at::Tensor StaticFakeQuantizer::quantize(const at::Tensor& activation) {
+  if (!scale_.is_set()) fail(name(), ": was never calibrated, so it has no scale");
+  fired_ = true;
+  const at::Tensor value = integer_values(Scheme::Int8, activation, scale_.values(), activation.numel());
+  if (recorded_ != nullptr || measured_ != nullptr) look_on(activation, value);
+  return integer_fake_quantize(Scheme::Int8, activation, scale_.log_change(), scale_.values(), activation.numel(), value);
+}
+
+void StaticFakeQuantizer::look_on(const at::Tensor& activation, const at::Tensor& value) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor floats = activation.detach().to(at::kFloat).contiguous();
+  const float scale = scale_value();
+  if (recorded_ != nullptr) {
+    const size_t before = recorded_->size();
+    recorded_->resize(before + static_cast<size_t>(floats.numel()));
+    encode_groups(Scheme::Int8, values_of(floats), {&scale, 1}, floats.numel(), std::span(*recorded_).subspan(before));
+  }
+  if (measured_ != nullptr) {
+    measured_->add(values_of(floats), values_of(value.detach().to(at::kFloat).contiguous()),
+                   grid::kActivationMin * scale, grid::kActivationMax * scale);
+  }
+}
+
+void StaticFakeQuantizer::start_observing(const at::Tensor* first_rows) {
+  observation_.emplace();
+  first_rows_ = first_rows;
+}
+
+std::optional<StaticFakeQuantizer::Observation> StaticFakeQuantizer::take_observation() {
+  first_rows_ = nullptr;
+  std::optional<Observation> result = std::exchange(observation_, std::nullopt);
+  if (result && result->rows.count() + result->first_rows.count() == 0) return std::nullopt;
+  return result;
+}
+
+void StaticFakeQuantizer::observe(const at::Tensor& activation) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor floats = activation.detach().to(at::kFloat).contiguous();
+  const auto row = static_cast<size_t>(floats.numel() / floats.size(0));
+  const auto values = values_of(floats);
+  const auto* first = first_rows_->const_data_ptr<int64_t>();
+  const auto* end = first + first_rows_->numel();
+  size_t position = 0;
+  for (; first != end; ++first) {
+    const size_t at = static_cast<size_t>(*first) * row;
+    observation_->rows.add(values.subspan(position, at - position));
+    observation_->first_rows.add(values.subspan(at, row));
+    position = at + row;
+  }
+  observation_->rows.add(values.subspan(position));
+}
+
+}  // namespace qat
