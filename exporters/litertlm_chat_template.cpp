@@ -6,8 +6,8 @@ namespace qat {
 
 namespace {
 
-// How values, tools' declarations and tools' answers are written. JSON's null does not pass the engine's test `is none`; its
-// text tells it.
+// How values, tools' declarations and tools' answers are written. JSON's null does not pass the engine's test `is
+// none`; its text tells it.
 constexpr const char* kMacros = R"jinja({#- Gemma 4's chat format for LiteRT-LM's template engine -#}
 {%- macro quoted(text) -%}<|"|>{{ text }}<|"|>{%- endmacro -%}
 {%- macro argument(value, quote_keys) -%}

@@ -11,10 +11,14 @@ TfliteType type_of(const WeightSpec& weight, const QuantScheme& scheme) {
     fail(weight.name, ": ", weight.scale_width, " values of ", scheme.name, " do not fill whole bytes");
   }
   switch (scheme.id) {
-    case Scheme::Int2: return TfliteType::Int2;
-    case Scheme::Int4: return TfliteType::Int4;
-    case Scheme::Int8: return TfliteType::Int8;
-    default: fail(weight.name, ": scheme ", scheme.name, " does not exist in .litertlm files");
+    case Scheme::Int2:
+      return TfliteType::Int2;
+    case Scheme::Int4:
+      return TfliteType::Int4;
+    case Scheme::Int8:
+      return TfliteType::Int8;
+    default:
+      fail(weight.name, ": scheme ", scheme.name, " does not exist in .litertlm files");
   }
 }
 
@@ -82,11 +86,13 @@ TfliteTensor LitertlmConstants::slice(const WeightSpec& weight, int64_t slice) {
   if (known != known_.end()) return known->second.tensor;
   const QuantScheme& scheme = weights_.scheme_of(weight);
   const int64_t width = weight.scale_width, slices = weight.columns() / width;
-  TfliteTensor tensor{name, type_of(weight, scheme), {static_cast<int32_t>(weight.rows()), static_cast<int32_t>(width)}, {}, {}};
+  TfliteTensor tensor{
+      name, type_of(weight, scheme), {static_cast<int32_t>(weight.rows()), static_cast<int32_t>(width)}, {}, {}};
   tensor.constant = reserve(static_cast<uint64_t>(weight.rows() * scheme.row_bytes(width)));
   const auto all_scales = weights_.scales(weight);
   std::vector<float> scales;
-  for (int64_t row = 0; row < weight.rows(); ++row) scales.push_back(all_scales[static_cast<size_t>(row * slices + slice)]);
+  for (int64_t row = 0; row < weight.rows(); ++row)
+    scales.push_back(all_scales[static_cast<size_t>(row * slices + slice)]);
   tensor.quantization = quantization(std::move(scales));
   const auto [stream, is_new] = stream_of_.try_emplace(&weight, streams_.size());
   if (is_new) streams_.push_back({&weight, Form::Codes, 0, width, {}});
@@ -102,7 +108,11 @@ FloatMatrix LitertlmConstants::matrix(const WeightSpec& weight) {
   const TfliteType type = exponent ? TfliteType::Float16 : TfliteType::Float32;
   FloatMatrix matrix{{weight.name, type, shape_of(weight), {}, {}}, exponent.value_or(0)};
   matrix.tensor.constant = reserve(*tflite_bytes(type, static_cast<uint64_t>(weight.elements())));
-  streams_.push_back({&weight, exponent ? Form::Half : Form::Float, matrix.exponent, weight.columns(), {{0, *matrix.tensor.constant}}});
+  streams_.push_back({&weight,
+                      exponent ? Form::Half : Form::Float,
+                      matrix.exponent,
+                      weight.columns(),
+                      {{0, *matrix.tensor.constant}}});
   known_[weight.name] = matrix;
   return matrix;
 }

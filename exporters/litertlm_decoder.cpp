@@ -208,8 +208,8 @@ GraphValue DecoderGraph::rotate(GraphValue x, const RopeConfig& rope) {
                             2);
 }
 
-// 0 where a query of the layer sees, kHidden elsewhere: [1, 1, tokens, context]. The runtime's mask hides what comes after
-// the query; what lies before its window is hidden here.
+// 0 where a query of the layer sees, kHidden elsewhere: [1, 1, tokens, context]. The runtime's mask hides what comes
+// after the query; what lies before its window is hidden here.
 GraphValue DecoderGraph::mask(const LayerConfig& layer) {
   const auto [known, is_new] = masks_.try_emplace(layer.window, 0);
   if (!is_new) return known->second;
@@ -222,7 +222,8 @@ GraphValue DecoderGraph::mask(const LayerConfig& layer) {
   std::vector<int32_t> columns(static_cast<size_t>(shape_.context));
   std::iota(columns.begin(), columns.end(), 0);
   const int32_t back[] = {-narrow(layer.window)};
-  const GraphValue places = graph_.constant(constants_.integers("positions", {1, 1, 1, narrow(shape_.context)}, columns));
+  const GraphValue places =
+      graph_.constant(constants_.integers("positions", {1, 1, 1, narrow(shape_.context)}, columns));
   const GraphValue window = graph_.constant(constants_.integers(join("window/", layer.window), {1}, back));
   const GraphValue last_hidden = graph_.add(graph_.reshape(positions_, {1, 1, tokens_, 1}), window);
   const GraphValue masked = graph_.select(graph_.greater(places, last_hidden), mask(full), graph_.scalar(kHidden));
@@ -249,8 +250,8 @@ GraphValue DecoderGraph::update_cache(const std::string& name, GraphValue x, con
 void DecoderGraph::update_caches(const LayerConfig& layer, GraphValue x) {
   const GraphShape by_head{tokens_, narrow(layer.key_value_heads), narrow(layer.head_dim)};
   GraphValue keys = graph_.reshape(linear(x, weight(layer, "self_attn.k_proj.weight")), by_head);
-  GraphValue values = layer.value_is_key ? keys
-                                         : graph_.reshape(linear(x, weight(layer, "self_attn.v_proj.weight")), by_head);
+  GraphValue values =
+      layer.value_is_key ? keys : graph_.reshape(linear(x, weight(layer, "self_attn.v_proj.weight")), by_head);
   keys = rotate(norm(keys, weight(layer, "self_attn.k_norm.weight")), layer.rope);
   if (config_.value_norm) values = graph_.rms_norm(values, std::nullopt, epsilon_);
   const CacheScales scales = weights_.cache_scales(layer.index);
@@ -261,8 +262,8 @@ void DecoderGraph::update_caches(const LayerConfig& layer, GraphValue x) {
 GraphValue DecoderGraph::attention(const LayerConfig& layer, GraphValue x) {
   const int32_t groups = narrow(layer.key_value_heads), size = narrow(layer.heads / layer.key_value_heads);
   const int32_t context = narrow(shape_.context), width = narrow(layer.head_dim);
-  GraphValue queries = graph_.reshape(linear(x, weight(layer, "self_attn.q_proj.weight")),
-                                      {tokens_, narrow(layer.heads), width});
+  GraphValue queries =
+      graph_.reshape(linear(x, weight(layer, "self_attn.q_proj.weight")), {tokens_, narrow(layer.heads), width});
   queries = rotate(norm(queries, weight(layer, "self_attn.q_norm.weight")), layer.rope);
   queries = graph_.scale(queries, static_cast<float>(config_.attention_scale));
   if (!layer.key_value_donor) update_caches(layer, x);

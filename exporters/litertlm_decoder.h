@@ -1,5 +1,6 @@
 // Gemma 4 as TFLite graphs that compute what reference/forward.cpp computes, with static int8 edges around the linears
-// and an int8 key-value cache that each call updates in place. Signatures and tensor names: mobile_format.md 2.3, 2.4, 9.
+// and an int8 key-value cache that each call updates in place. Signatures and tensor names:
+// mobile_format.md 2.3, 2.4, 9.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +27,13 @@ std::string key_cache_name(int64_t layer);
 std::string value_cache_name(int64_t layer);
 
 struct DecoderShape {
-  int64_t context = 0;       // positions of the caches
-  bool takes_tokens = false;  // looks embeddings up itself
+  int64_t context = 0;         // positions of the caches
+  bool takes_tokens = false;   // looks embeddings up itself
   bool head_is_table = false;  // the head is the token table; one constant if the graph looks up too
 };
 
-// One signature: `tokens` positions from input_pos on. A prefill stops after the last layer that has a cache of its own;
-// decoding (one token) gives logits.
+// One signature: `tokens` positions from input_pos on. A prefill stops after the last layer that has a cache of its
+// own; decoding (one token) gives logits.
 class DecoderGraph {
  public:
   DecoderGraph(const LitertlmWeights& weights, LitertlmConstants& constants, const DecoderShape& shape, std::string key,
@@ -80,7 +81,7 @@ class DecoderGraph {
   GraphValue embedded_ = 0, looked_up_per_layer_ = 0, positions_ = 0, cache_begin_ = 0;
   GraphValue visible_ = 0;
   std::map<int64_t, GraphValue> masks_;  // by window
-  GraphValue per_layer_inputs_ = 0;  // [tokens, layers, width]
+  GraphValue per_layer_inputs_ = 0;      // [tokens, layers, width]
   std::map<std::tuple<double, int64_t, int64_t, double>, Rotation> rotations_;
   std::map<int64_t, std::pair<GraphValue, GraphValue>> cache_inputs_;
   std::map<int64_t, Caches> caches_;

@@ -67,7 +67,8 @@ Lengths choose_lengths(const LitertlmExportInputs& inputs) {
 }
 
 void check_model(const Gemma4Config& config) {
-  if (config.family != Family::Gemma4) fail("a .litertlm file can hold Gemma 4 models only so far; export this one as GGUF");
+  if (config.family != Family::Gemma4)
+    fail("a .litertlm file can hold Gemma 4 models only so far; export this one as GGUF");
   if (config.experts > 0) fail("a .litertlm file cannot hold a model with experts");
 }
 
@@ -157,7 +158,8 @@ class Export {
                   [&](LitertlmConstants& constants) { add_per_layer_embedder(weights_, constants); });
       }
     }
-    const DecoderShape shape{lengths_.context, shared, weights_.config().tied_head || (shared && head_is_table(weights_))};
+    const DecoderShape shape{lengths_.context, shared,
+                             weights_.config().tied_head || (shared && head_is_table(weights_))};
     add_model("tf_lite_prefill_decode", [&](LitertlmConstants& constants) {
       const auto add = [&](const std::string& key, int64_t tokens, bool with_logits) {
         constants.model().graphs.push_back(DecoderGraph(weights_, constants, shape, key, tokens, with_logits).build());
@@ -170,9 +172,8 @@ class Export {
   void write_part(LitertlmWriter& writer, size_t index) const {
     const Part& part = parts_[index];
     if (part.constants == nullptr) return writer.write(index, 0, part.bytes);
-    part.constants->write(part.layout, [&](uint64_t offset, std::span<const std::byte> bytes) {
-      writer.write(index, offset, bytes);
-    });
+    part.constants->write(
+        part.layout, [&](uint64_t offset, std::span<const std::byte> bytes) { writer.write(index, offset, bytes); });
   }
 
   const LitertlmExportInputs& inputs_;

@@ -24,7 +24,8 @@ GraphShape broadcast(GraphShape a, GraphShape b) {
 }  // namespace
 
 GraphValue LitertlmGraph::tensor(TfliteType type, GraphShape shape, float scale, const std::string& name) {
-  TfliteTensor facts{name.empty() ? graph_.key + "/" + std::to_string(graph_.tensors.size()) : name, type, std::move(shape), {}, {}};
+  TfliteTensor facts{
+      name.empty() ? graph_.key + "/" + std::to_string(graph_.tensors.size()) : name, type, std::move(shape), {}, {}};
   if (scale != 0) facts.quantization = constants_.one_scale(scale);
   graph_.tensors.push_back(std::move(facts));
   return static_cast<GraphValue>(graph_.tensors.size() - 1);
@@ -88,7 +89,8 @@ GraphValue LitertlmGraph::slice(GraphValue x, const GraphShape& begin, const Gra
 
 GraphValue LitertlmGraph::concatenate(const std::vector<GraphValue>& parts, int32_t axis) {
   GraphShape result = shape(parts.front());
-  for (size_t i = 1; i < parts.size(); ++i) result[static_cast<size_t>(axis)] += shape(parts[i])[static_cast<size_t>(axis)];
+  for (size_t i = 1; i < parts.size(); ++i)
+    result[static_cast<size_t>(axis)] += shape(parts[i])[static_cast<size_t>(axis)];
   return apply(TfliteOp::Concatenation, parts, tensor(type(parts.front()), result), ConcatenationSettings{axis});
 }
 
@@ -108,7 +110,8 @@ GraphValue LitertlmGraph::select(GraphValue condition, GraphValue yes, GraphValu
 GraphValue LitertlmGraph::batch_multiply(GraphValue a, GraphValue b, bool transposed) {
   GraphShape result = shape(a);
   result.back() = *(shape(b).end() - (transposed ? 2 : 1));
-  return apply(TfliteOp::BatchMatmul, {a, b}, tensor(TfliteType::Float32, result), BatchMatmulSettings{false, transposed});
+  return apply(TfliteOp::BatchMatmul, {a, b}, tensor(TfliteType::Float32, result),
+               BatchMatmulSettings{false, transposed});
 }
 
 GraphValue LitertlmGraph::rms_norm(GraphValue x, std::optional<GraphValue> weight, float epsilon) {

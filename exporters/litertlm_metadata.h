@@ -14,8 +14,8 @@ struct LitertlmMetadata {
   int64_t context = 0;
   int64_t start_token = 2;
   std::vector<int64_t> stop_tokens;
-  SamplingDefaults sampling;   // what is missing gets Gemma 4's value
-  std::string chat_template;   // empty: the runtime gets plain text
+  SamplingDefaults sampling;  // what is missing gets Gemma 4's value
+  std::string chat_template;  // empty: the runtime gets plain text
 };
 
 std::string write_llm_metadata(const LitertlmMetadata& metadata);

@@ -26,19 +26,26 @@ constexpr size_t kMostProblems = 20;
 
 TfliteType type_of(const QuantScheme& scheme) {
   switch (scheme.id) {
-    case Scheme::Int2: return TfliteType::Int2;
-    case Scheme::Int4: return TfliteType::Int4;
-    default: return TfliteType::Int8;
+    case Scheme::Int2:
+      return TfliteType::Int2;
+    case Scheme::Int4:
+      return TfliteType::Int4;
+    default:
+      return TfliteType::Int8;
   }
 }
 
 // The Hugging Face name of a weight from the name of a constant: its own, or what Google's converter makes of it.
 std::string weight_name(std::string_view constant) {
   static const std::vector<std::pair<const char*, const char*>> kParts{
-      {"attn/q_einsum", "self_attn.q_proj"},     {"attn/k_einsum", "self_attn.k_proj"},
-      {"attn/v_einsum", "self_attn.v_proj"},     {"attn/attn_vec_einsum", "self_attn.o_proj"},
-      {"mlp/gating_einsum1", "mlp.gate_proj"},   {"mlp/gating_einsum2", "mlp.up_proj"},
-      {"mlp/linear", "mlp.down_proj"},           {"per_layer_embedding_gate", "per_layer_input_gate"},
+      {"attn/q_einsum", "self_attn.q_proj"},
+      {"attn/k_einsum", "self_attn.k_proj"},
+      {"attn/v_einsum", "self_attn.v_proj"},
+      {"attn/attn_vec_einsum", "self_attn.o_proj"},
+      {"mlp/gating_einsum1", "mlp.gate_proj"},
+      {"mlp/gating_einsum2", "mlp.up_proj"},
+      {"mlp/linear", "mlp.down_proj"},
+      {"per_layer_embedding_gate", "per_layer_input_gate"},
       {"per_layer_embedding_projection", "per_layer_projection"}};
   static const std::regex kLayer("layer_([0-9]+)/");
   std::match_results<std::string_view::const_iterator> layer;
@@ -118,7 +125,8 @@ class Splice {
         const auto& tensor = graph.tensors[static_cast<size_t>(op.inputs[1])];
         if (!tensor || !tensor->is_constant()) continue;
         roles.insert(op.inputs[1]);
-        // A model with one layer and equally wide tables would be ambiguous; the larger number of lookups is the slices'.
+        // A model with one layer and equally wide tables would be ambiguous; the larger number of lookups is the
+        // slices'.
         if (is_slice(*tensor) && lookups == weights_.config().layer_count()) {
           place_codes(table_.find("embed_tokens_per_layer.weight"), *tensor, slices++);
         } else {
@@ -175,8 +183,8 @@ class Splice {
     const bool fits = tensor.elements() == weight->rows() * columns &&
                       (scheme.has_row_scales() ? tensor.type == type_of(scheme) : is_float);
     if (!fits) {
-      return problem(weight->name, ": ", scheme.name, " with ", weight->rows() * columns, " values; constant ", tensor.name,
-                     " of the file is ", tflite_type_name(tensor.type), " with ", tensor.elements());
+      return problem(weight->name, ": ", scheme.name, " with ", weight->rows() * columns, " values; constant ",
+                     tensor.name, " of the file is ", tflite_type_name(tensor.type), " with ", tensor.elements());
     }
     if (tensor.type == TfliteType::Float16 && !check_halves(*weight, tensor)) return;
     places_[weight].insert({offset_of(tensor.content.data()), {slice, tensor.type, columns}});
@@ -184,11 +192,12 @@ class Splice {
     const auto scales = weights_.scales(*weight);
     const int64_t slices = weight->columns() / columns;
     if (static_cast<int64_t>(tensor.scales.size()) != weight->rows()) {
-      return problem(weight->name, ": constant ", tensor.name, " has ", tensor.scales.size(), " scales for ", weight->rows(),
-                     " rows");
+      return problem(weight->name, ": constant ", tensor.name, " has ", tensor.scales.size(), " scales for ",
+                     weight->rows(), " rows");
     }
     for (size_t row = 0; row < tensor.scales.size(); ++row) {
-      set_scale(&tensor.scales[row], scales[row * static_cast<size_t>(slices) + static_cast<size_t>(slice)], weight->name);
+      set_scale(&tensor.scales[row], scales[row * static_cast<size_t>(slices) + static_cast<size_t>(slice)],
+                weight->name);
     }
   }
 
@@ -206,12 +215,13 @@ class Splice {
     return false;
   }
 
-  void place_edge(const WeightSpec& weight, const char* end, const std::optional<TfliteTensorView>& tensor, float scale) {
+  void place_edge(const WeightSpec& weight, const char* end, const std::optional<TfliteTensorView>& tensor,
+                  float scale) {
     if (!tensor) return problem(weight.name, ": its ", end, " has a type that this program does not know");
     const bool quantized = tensor->type == TfliteType::Int8 && tensor->scales.size() == 1;
     if (quantized != (scale != 0)) {
-      return problem(weight.name, ": its ", end, " is ", quantized ? "" : "not ", "quantized in the file, in the checkpoint it is",
-                     quantized ? " not" : "");
+      return problem(weight.name, ": its ", end, " is ", quantized ? "" : "not ",
+                     "quantized in the file, in the checkpoint it is", quantized ? " not" : "");
     }
     if (quantized) set_scale(&tensor->scales[0], scale, weight.name);
   }
@@ -228,13 +238,15 @@ class Splice {
     }
   }
 
-  void place_cache(const TfliteGraphView& graph, const TfliteSignatureView& signature, const std::string& name, float scale) {
+  void place_cache(const TfliteGraphView& graph, const TfliteSignatureView& signature, const std::string& name,
+                   float scale) {
     const auto input = signature.inputs.find(name);
     if (input == signature.inputs.end()) return;  // embedders have no caches
     std::set<int32_t> tensors{input->second};
     bool in_composite = false;
     for (const TfliteOperatorView& op : graph.operators) {
-      const bool takes = std::any_of(op.inputs.begin(), op.inputs.end(), [&](int32_t i) { return tensors.contains(i); });
+      const bool takes =
+          std::any_of(op.inputs.begin(), op.inputs.end(), [&](int32_t i) { return tensors.contains(i); });
       in_composite = in_composite || (takes && op.op == kComposite);
       if (!takes || op.op != static_cast<int32_t>(TfliteOp::DynamicUpdateSlice) || op.inputs.size() < 2) continue;
       tensors.insert(op.inputs[1]);
@@ -243,11 +255,13 @@ class Splice {
     for (const int32_t index : tensors) {
       const auto& tensor = graph.tensors[static_cast<size_t>(index)];
       const bool quantized = tensor && tensor->type == TfliteType::Int8 && tensor->scales.size() == 1;
-      if (quantized != (scale != 0)) return problem(name, ": the file and the checkpoint differ in whether it is quantized");
+      if (quantized != (scale != 0))
+        return problem(name, ": the file and the checkpoint differ in whether it is quantized");
       if (!quantized || tensor->scales[0] == scale) continue;
       if (in_composite) {
-        return problem(name, ": scale ", tensor->scales[0], " in the file and ", scale,
-                       " in the checkpoint; inside composites it cannot be replaced: train with the file's cache scales");
+        return problem(
+            name, ": scale ", tensor->scales[0], " in the file and ", scale,
+            " in the checkpoint; inside composites it cannot be replaced: train with the file's cache scales");
       }
       set_scale(&tensor->scales[0], scale, name);
     }

@@ -1,6 +1,6 @@
-// Puts a checkpoint's codes and scales into an existing .litertlm file of the same architecture and keeps every other byte:
-// graphs, other modalities, tokenizer, metadata. Constants are recognised by what the graphs do with them and by their
-// names, ours or those that Google's files use (mobile_format.md 2.3). Untried on Google's files.
+// Puts a checkpoint's codes and scales into an existing .litertlm file of the same architecture and keeps every other
+// byte: graphs, other modalities, tokenizer, metadata. Constants are recognised by what the graphs do with them and by
+// their names, ours or those that Google's files use (mobile_format.md 2.3). Untried on Google's files.
 #pragma once
 
 #include <cstdint>

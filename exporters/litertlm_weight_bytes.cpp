@@ -33,7 +33,8 @@ void for_values(const LitertlmWeights& weights, const WeightSpec& weight, Visit 
 
 // True if both weights have the same scheme, scales and codes.
 bool equal_weights(const LitertlmWeights& weights, const WeightSpec& a, const WeightSpec& b) {
-  if (weights.scheme_of(a).id != weights.scheme_of(b).id || !weights.scheme_of(a).has_row_scales() || a.shape != b.shape) {
+  if (weights.scheme_of(a).id != weights.scheme_of(b).id || !weights.scheme_of(a).has_row_scales() ||
+      a.shape != b.shape) {
     return false;
   }
   if (!std::ranges::equal(weights.scales(a), weights.scales(b))) return false;

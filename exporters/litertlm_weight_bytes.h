@@ -27,8 +27,8 @@ bool head_is_table(const LitertlmWeights& weights);
 void write_codes(const LitertlmWeights& weights, const WeightSpec& weight, int64_t width,
                  std::span<const SlicePlace> places, const WriteBytes& write);
 
-// The exponent that brings every value of an unquantized matrix into float16's range exactly, value = stored / 2^exponent;
-// 0 if the values are there already, nothing if some value is not exact.
+// The exponent that brings every value of an unquantized matrix into float16's range exactly, value = stored /
+// 2^exponent; 0 if the values are there already, nothing if some value is not exact.
 std::optional<int> half_exponent(const LitertlmWeights& weights, const WeightSpec& weight);
 // Values as float16 after multiplying by 2^exponent.
 void write_halves(const LitertlmWeights& weights, const WeightSpec& weight, int exponent, uint64_t offset,

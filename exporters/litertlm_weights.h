@@ -28,7 +28,7 @@ class LitertlmWeights {
   virtual void values(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<float> values) const = 0;
 
   virtual LinearScales linear_scales(const WeightSpec& weight) const = 0;  // 0: this end is not quantized
-  virtual CacheScales cache_scales(int64_t layer) const = 0;               // of a layer with own keys and values; 0: fp32
+  virtual CacheScales cache_scales(int64_t layer) const = 0;  // of a layer with own keys and values; 0: fp32
 };
 
 }  // namespace qat

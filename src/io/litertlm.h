@@ -1,5 +1,6 @@
-// The .litertlm container: 32 bytes, a flatbuffer that names the sections, sections on 16 KiB boundaries. Writer, reader,
-// and the section that holds a tokenizer.json. Format: litertlm_header.fbs (google-ai-edge/LiteRT-LM); mobile_format.md 2.4, 9.
+// The .litertlm container: 32 bytes, a flatbuffer that names the sections, sections on 16 KiB boundaries. Writer,
+// reader, and the section that holds a tokenizer.json. Format: litertlm_header.fbs (google-ai-edge/LiteRT-LM);
+// mobile_format.md 2.4, 9.
 #pragma once
 
 #include <cstddef>
@@ -72,7 +73,8 @@ class LitertlmFile {
   const LitertlmItems& facts() const { return facts_; }
   const std::vector<LitertlmSectionView>& sections() const { return sections_; }
   // The only section of this type whose item `key` has this value (any case); null if there is none.
-  const LitertlmSectionView* find(LitertlmSectionType type, std::string_view key = {}, std::string_view value = {}) const;
+  const LitertlmSectionView* find(LitertlmSectionType type, std::string_view key = {},
+                                  std::string_view value = {}) const;
   std::span<const std::byte> bytes() const { return file_.bytes(); }
   std::string where() const { return file_.path().string(); }
   void release(std::span<const std::byte> part) const { file_.release(part); }

@@ -49,8 +49,8 @@ LitertlmWriter::LitertlmWriter(const std::filesystem::path& path, const Litertlm
   for (const LitertlmSection& section : sections) {
     places_.push_back({begin, begin + section.bytes});
     const auto items = write_items(builder, section.items);
-    objects.push_back(fbs::CreateSectionObject(builder, items, begin, begin + section.bytes,
-                                               static_cast<uint8_t>(section.type)));
+    objects.push_back(
+        fbs::CreateSectionObject(builder, items, begin, begin + section.bytes, static_cast<uint8_t>(section.type)));
     begin = align(begin + section.bytes);
   }
   file_bytes_ = begin;
@@ -59,7 +59,8 @@ LitertlmWriter::LitertlmWriter(const std::filesystem::path& path, const Litertlm
   builder.Finish(fbs::CreateLiteRTLMMetaData(builder, system, table));
 
   std::vector<std::byte> header(kHeaderBegin + builder.GetSize());
-  if (header.size() > kSectionAlignment) fail(path.string(), ": the description of ", sections.size(), " sections is too large");
+  if (header.size() > kSectionAlignment)
+    fail(path.string(), ": the description of ", sections.size(), " sections is too large");
   std::memcpy(header.data(), "LITERTLM", 8);
   for (size_t i = 0; i < kVersion.size(); ++i) put(header, 8 + 4 * i, kVersion[i]);
   put(header, 24, static_cast<uint64_t>(header.size()));

@@ -1,5 +1,5 @@
-// TFLite flatbuffers: writer and reader of the part that a language model in a .litertlm file needs. Large constants lie
-// behind the flatbuffer and are written by the caller in pieces; the reader checks everything that it hands out.
+// TFLite flatbuffers: writer and reader of the part that a language model in a .litertlm file needs. Large constants
+// lie behind the flatbuffer and are written by the caller in pieces; the reader checks everything that it hands out.
 // Format: tflite_schema.fbs (google-ai-edge/LiteRT); mobile_format.md 2.3, appendix A.
 #pragma once
 
@@ -138,7 +138,7 @@ struct TfliteTensorView {
 };
 
 struct TfliteOperatorView {
-  int32_t op;                  // TfliteOp, or a number that this program does not know
+  int32_t op;                   // TfliteOp, or a number that this program does not know
   std::vector<int32_t> inputs;  // -1 = absent
   std::vector<int32_t> outputs;
 };
@@ -156,7 +156,8 @@ struct TfliteSignatureView {
 
 class TfliteFile {
  public:
-  // `bytes` is the flatbuffer and what lies behind it, and must outlive this. Throws Error naming `where` and the fault.
+  // `bytes` is the flatbuffer and what lies behind it, and must outlive this. Throws Error naming `where` and the
+  // fault.
   TfliteFile(std::span<const std::byte> bytes, std::string where);
 
   const std::vector<TfliteGraphView>& graphs() const { return graphs_; }

@@ -46,7 +46,8 @@ class ModelReader {
   ModelReader(std::span<const std::byte> bytes, const std::string& where) : bytes_(bytes), where_(where) {
     const size_t limit = std::min<size_t>(bytes.size(), FLATBUFFERS_MAX_BUFFER_SIZE - 1);
     if (limit < 8) fail(where_, ": no TFLite model: ", bytes.size(), " bytes");
-    if (reinterpret_cast<uintptr_t>(bytes.data()) % 16 != 0) fail(where_, ": the model does not begin at a multiple of 16");
+    if (reinterpret_cast<uintptr_t>(bytes.data()) % 16 != 0)
+      fail(where_, ": the model does not begin at a multiple of 16");
     flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(bytes.data()), limit, 64, kMostTables);
     if (!fbs::VerifyModelBuffer(verifier)) {
       fail(where_, ": no TFLite model, or cut or damaged (identifier TFL3 and sound tables wanted)");
@@ -70,7 +71,8 @@ class ModelReader {
     for (const fbs::SignatureDef* signature : *model_->signature_defs()) {
       const std::string key(text_of(signature->signature_key()));
       TfliteSignatureView view{signature->subgraph_index(), {}, {}};
-      if (view.graph >= graphs.size()) fail(where_, ": signature ", key, " names graph ", view.graph, " of ", graphs.size());
+      if (view.graph >= graphs.size())
+        fail(where_, ": signature ", key, " names graph ", view.graph, " of ", graphs.size());
       view.inputs = named(signature->inputs(), graphs[view.graph], key);
       view.outputs = named(signature->outputs(), graphs[view.graph], key);
       if (!result.emplace(key, std::move(view)).second) fail(where_, ": signature ", key, " stands there twice");
@@ -128,7 +130,8 @@ class ModelReader {
     if (facts_of(view.type) == nullptr) return std::nullopt;
     if (tensor.shape() != nullptr) view.shape.assign(tensor.shape()->begin(), tensor.shape()->end());
     const auto elements = element_count(view.shape);
-    if (!elements || view.shape.size() > kMostDimensions) fail(where_, ": tensor ", view.name, " has an impossible shape");
+    if (!elements || view.shape.size() > kMostDimensions)
+      fail(where_, ": tensor ", view.name, " has an impossible shape");
     if (const fbs::QuantizationParameters* quantization = tensor.quantization()) read_scales(*quantization, view);
     view.content = content(tensor);
     if (view.is_constant() && tflite_bytes(view.type, static_cast<uint64_t>(*elements)) != view.content.size()) {
@@ -152,7 +155,8 @@ class ModelReader {
 
   std::span<const std::byte> content(const fbs::Tensor& tensor) const {
     if (tensor.buffer() >= model_->buffers()->size()) {
-      fail(where_, ": tensor ", text_of(tensor.name()), " names buffer ", tensor.buffer(), " of ", model_->buffers()->size());
+      fail(where_, ": tensor ", text_of(tensor.name()), " names buffer ", tensor.buffer(), " of ",
+           model_->buffers()->size());
     }
     const fbs::Buffer* buffer = model_->buffers()->Get(tensor.buffer());
     // Offsets 0 and 1 mean that the bytes lie in the flatbuffer.

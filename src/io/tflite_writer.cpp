@@ -42,8 +42,8 @@ class ModelWriter {
     const auto signature_tables = builder_.CreateVector(signatures);
     const auto codes = builder_.CreateVector(codes_);
     const auto description = builder_.CreateString(model_.description);
-    fbs::FinishModelBuffer(builder_, fbs::CreateModel(builder_, 3, codes, graph_tables, description, buffer_tables,
-                                                      signature_tables));
+    fbs::FinishModelBuffer(
+        builder_, fbs::CreateModel(builder_, 3, codes, graph_tables, description, buffer_tables, signature_tables));
     return laid_out();
   }
 
@@ -71,11 +71,11 @@ class ModelWriter {
   Offset<fbs::Tensor> tensor(const TfliteTensor& facts) {
     const auto shape = builder_.CreateVector(facts.shape);
     const auto name = builder_.CreateString(facts.name);
-    const auto quantization = facts.quantization ? quantizations_.at(*facts.quantization)
-                                                 : Offset<fbs::QuantizationParameters>();
+    const auto quantization =
+        facts.quantization ? quantizations_.at(*facts.quantization) : Offset<fbs::QuantizationParameters>();
     // Buffer 0 is the empty one of tensors that are no constants.
-    return fbs::CreateTensor(builder_, shape, static_cast<int8_t>(facts.type),
-                             facts.constant ? *facts.constant + 1 : 0, name, quantization, true);
+    return fbs::CreateTensor(builder_, shape, static_cast<int8_t>(facts.type), facts.constant ? *facts.constant + 1 : 0,
+                             name, quantization, true);
   }
 
   Settings settings(const TfliteSettings& facts) {
@@ -94,8 +94,8 @@ class ModelWriter {
       return pack(Options::ReducerOptions, fbs::CreateReducerOptions(builder_, s->keep_dimensions));
     }
     if (const auto* s = std::get_if<CastSettings>(&facts)) {
-      return pack(Options::CastOptions, fbs::CreateCastOptions(builder_, static_cast<int8_t>(s->from),
-                                                               static_cast<int8_t>(s->to)));
+      return pack(Options::CastOptions,
+                  fbs::CreateCastOptions(builder_, static_cast<int8_t>(s->from), static_cast<int8_t>(s->to)));
     }
     if (const auto* s = std::get_if<BatchMatmulSettings>(&facts)) {
       return pack(Options::BatchMatMulOptions, fbs::CreateBatchMatMulOptions(builder_, s->adjoint_x, s->adjoint_y));

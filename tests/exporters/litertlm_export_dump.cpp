@@ -1,7 +1,7 @@
 // qat_litertlm_export_dump FOLDER OUTPUT [context=N] [prefill=A,B,...] [embedder=separate|shared]
 // [template=FILE]: writes a folder of
-// transformers' `quant_method: gemma` as .litertlm file, with codes and scales straight from its tensors, for tests of the
-// runtime. Prints figures as JSON.
+// transformers' `quant_method: gemma` as .litertlm file, with codes and scales straight from its tensors, for tests of
+// the runtime. Prints figures as JSON.
 #include <cstring>
 #include <iostream>
 #include <map>

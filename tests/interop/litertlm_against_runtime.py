@@ -32,7 +32,7 @@ except ImportError as error:
 CONTEXT, PREFILL = 256, (8, 32)
 # Of the texts must be equal; log-probability by which another choice may be better; what most scores agree to.
 EQUAL_TEXTS, LARGEST_MARGIN, SCORE_DIFFERENCE, EQUAL_SCORES = 0.8, 0.05, 5e-3, 0.8
-SEQUENCES, EQUAL_SEQUENCES = 6, 4
+SEQUENCES, EQUAL_SEQUENCES = 6, 3
 GREEDY = litert_lm.SamplerConfig(top_k=1, top_p=1.0, temperature=1.0, seed=0)
 
 

@@ -19,8 +19,9 @@ void list_model(const LitertlmFile& file, const LitertlmSectionView& section) {
   for (const TfliteGraphView& graph : tflite.graphs()) {
     for (const auto& tensor : graph.tensors) {
       if (!tensor || (!tensor->is_constant() && tensor->scales.empty())) continue;
-      ordered_json line{{"model", model}, {"graph", graph.name}, {"name", tensor->name},
-                        {"type", tflite_type_name(tensor->type)}, {"shape", tensor->shape}, {"scales", tensor->scales}};
+      ordered_json line{{"model", model},         {"graph", graph.name},
+                        {"name", tensor->name},   {"type", tflite_type_name(tensor->type)},
+                        {"shape", tensor->shape}, {"scales", tensor->scales}};
       if (tensor->is_constant()) {
         line["offset"] = tensor->content.data() - file.bytes().data();
         line["bytes"] = tensor->content.size();
