@@ -1,10 +1,11 @@
 #include "exporters/mobile_config.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "core/error.h"
+#include "gemma4/mobile_import.h"
 
 namespace qat {
 
@@ -30,6 +31,23 @@ std::string layer_pattern(const std::string& part, const std::vector<int64_t>& l
   return std::string(kTextPrefix) + "layers\\." + (every ? "\\d+" : "(" + numbers + ")") + "\\." + escaped(part) + "$";
 }
 
+// Towers are written as they came: whole, or quantized as the folder said that the checkpoint was imported from.
+void add_other_modalities(const nlohmann::ordered_json& config, nlohmann::ordered_json& widths,
+                          std::vector<std::string>& whole) {
+  const auto towers = config.find(kTowerQuantization);
+  if (towers == config.end()) {
+    for (const char* module : {"model.vision_tower", "model.audio_tower", "model.embed_vision", "model.embed_audio"}) {
+      whole.emplace_back(module);
+    }
+    return;
+  }
+  widths.update((*towers)["module_quant_configs"]);
+  for (const auto& module : (*towers)["modules_to_not_convert"]) {
+    const auto name = module.get<std::string>();
+    if (std::find(whole.begin(), whole.end(), name) == whole.end()) whole.push_back(name);
+  }
+}
+
 }  // namespace
 
 bool mobile_folder_has_codes(const MobileCheckpoint& checkpoint, const WeightSpec& weight) {
@@ -38,8 +56,8 @@ bool mobile_folder_has_codes(const MobileCheckpoint& checkpoint, const WeightSpe
 
 nlohmann::ordered_json mobile_config(const nlohmann::ordered_json& config, const MobileCheckpoint& checkpoint) {
   nlohmann::ordered_json widths = nlohmann::ordered_json::object();
-  std::vector<std::string> whole{"vision_tower", "audio_tower", "embed_vision", "embed_audio", "per_layer_model_projection",
-                                 "model\\.vision_tower", "model\\.audio_tower"};
+  std::vector<std::string> whole{"per_layer_model_projection"};
+  add_other_modalities(config, widths, whole);
   LayersByWidth layers;
   for (const WeightSpec& weight : checkpoint.table().weights()) {
     if (!is_matrix(weight.role)) continue;
@@ -71,6 +89,7 @@ nlohmann::ordered_json mobile_config(const nlohmann::ordered_json& config, const
     }
   }
   nlohmann::ordered_json result = config;
+  result.erase(kTowerQuantization);
   result["tie_word_embeddings"] = false;
   if (result.contains("text_config")) result["text_config"]["tie_word_embeddings"] = false;
   result["quantization_config"] = {{"quant_method", "gemma"},

@@ -11,9 +11,13 @@ namespace {
 
 bool is_table(WeightRole role) { return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding; }
 
-std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const WeightTable& table) {
+std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const WeightTable& table,
+                                         const std::optional<ModelFolder>& folder) {
   if (!config.is_quantized()) return std::nullopt;
-  ResolvedPlan plan = QuantPlan::load(config.plan).resolve(table);
+  if (config.plan == kPlanOfModel && (!folder || !folder->plan())) {
+    fail_usage("plan: \"model\" is the plan of the model folder, and ", config.model, " has no quantization.json");
+  }
+  ResolvedPlan plan = config.plan == kPlanOfModel ? *folder->plan() : QuantPlan::load(config.plan).resolve(table);
   if (config.kv_cache == "none") plan.key_value_cache.reset();
   if (config.kv_cache == "q8_0") plan.key_value_cache = Scheme::Q8_0;
   if (config.kv_cache == "int8") plan.key_value_cache = Scheme::Int8;
@@ -29,7 +33,7 @@ std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const Weight
 BaseModel::BaseModel(const TrainConfig& config)
     : path_(config.model), config_(Gemma4Config::load(config.model)), table_(config_) {
   if (config.initialize == "pretrained") folder_.emplace(path_);
-  plan_ = resolve_plan(config, table_);
+  plan_ = resolve_plan(config, table_, folder_);
   if (!plan_) return;
   row_method_ = row_scale_method(config.quantization);
   for (const auto& [name, weight] : plan_->weights) {

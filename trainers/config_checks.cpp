@@ -91,7 +91,7 @@ void check_plan(const TrainConfig& config, Checker& check) {
               quantization.calibration.percentile);
   }
   try {
-    QuantPlan::load(config.plan);
+    if (config.plan != kPlanOfModel) QuantPlan::load(config.plan);
   } catch (const Error& error) {
     check.add("plan: ", error.what());
   }

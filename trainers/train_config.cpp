@@ -69,7 +69,7 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.choice("initialize", initialize, {"pretrained", "random"},
                  "random: only config.json and tokenizer.json of the folder are read");
   visitor.field("out", out, "run folder");
-  visitor.field("plan", plan, "quantization plan, a name or a file; empty: plain BF16 fine-tuning");
+  visitor.field("plan", plan, "quantization plan: a name, a file, or model for that of the checkpoint in model; empty: plain BF16 fine-tuning");
   visitor.choice("kv_cache", kv_cache, {"plan", "none", "q8_0", "int8"}, "fake quantization of keys and values");
   visitor.choice("activations", activations, {"plan", "none", "input"},
                  "static int8 ends of linears: as the plan says, none, or inputs only");

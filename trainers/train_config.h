@@ -11,6 +11,9 @@
 
 namespace qat {
 
+// A plan's name that stands for the plan of the checkpoint which the run starts from.
+inline constexpr const char* kPlanOfModel = "model";
+
 struct DataConfig {
   std::vector<std::string> train;
   std::vector<std::string> eval;

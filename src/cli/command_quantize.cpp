@@ -4,8 +4,8 @@
 #include <cstdio>
 
 #include "cli/command.h"
+#include "cli/witness_prompts.h"
 #include "core/error.h"
-#include "data/tokenizer.h"
 #include "trainers/base_model.h"
 #include "trainers/calibration.h"
 #include "trainers/checkpoint_writer.h"
@@ -26,30 +26,6 @@ const CommandHelp kHelp{
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0 --out runs/e2b-rtn\n"
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0-google --kv-cache q8_0 --out runs/e2b-rtn-kv8\n"
     "  gemma-qat quantize --model gemma-4-E2B-it --plan mobile-e2b --method mse --data chats.jsonl --out runs/e2b-mse"};
-
-// Prompts whose logits the witness keeps: any text does, as long as it is not the same token again and again.
-std::vector<std::vector<int32_t>> witness_prompts(const ModelFolder& folder) {
-  const auto vocabulary = static_cast<int32_t>(folder.config().vocabulary_size);
-  std::vector<std::vector<int32_t>> prompts;
-  const fs::path file = folder.path() / "tokenizer.json";
-  if (fs::exists(file)) {
-    const Tokenizer tokenizer = Tokenizer::load(file);
-    for (const char* text : {"The quick brown fox jumps over the lazy dog, and then it rests in the shade of an old tree.",
-                             "Question: what is 17 + 25?\nAnswer: 17 + 25 = 42. Check: 42 - 25 = 17.",
-                             "Es war einmal ein König, der hatte drei Töchter. Il était une fois trois sœurs."}) {
-      std::vector<int32_t> prompt{static_cast<int32_t>(folder.config().bos_token)};
-      for (const int32_t id : tokenizer.encode(text)) prompt.push_back(id % vocabulary);
-      prompts.push_back(std::move(prompt));
-    }
-    return prompts;
-  }
-  for (const int32_t stride : {7, 31, 101}) {
-    std::vector<int32_t> prompt{static_cast<int32_t>(folder.config().bos_token)};
-    for (int32_t i = 1; i < 48; ++i) prompt.push_back(i * stride % vocabulary);
-    prompts.push_back(std::move(prompt));
-  }
-  return prompts;
-}
 
 // One of `known`, or Error (usage).
 std::string choice(const cxxopts::ParseResult& options, const char* name, const std::vector<std::string>& known) {

@@ -136,8 +136,13 @@ void write_tensors(const fs::path& path, const CheckpointContents& contents) {
   };
   if (contents.base_tensors == nullptr) {
     const auto& weights = contents.table->weights();
-    for (const WeightSpec& weight : weights) writer.declare("model." + weight.name, ElementType::BF16, weight.shape);
+    for (const WeightSpec& weight : weights) {
+      const bool is_head = weight.role == WeightRole::OutputHead;
+      writer.declare((is_head ? "" : contents.prefix) + weight.name, ElementType::BF16, weight.shape);
+    }
+    for (const TensorView* tensor : contents.other_tensors) writer.declare(tensor->name, tensor->type, tensor->shape);
     for (const WeightSpec& weight : weights) write_weight(weight);
+    for (const TensorView* tensor : contents.other_tensors) writer.write(tensor->bytes);
   } else {
     const MasterWeights base(*contents.table, *contents.base_tensors);
     for (const TensorView& tensor : contents.base_tensors->tensors()) {

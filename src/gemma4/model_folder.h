@@ -71,6 +71,9 @@ using WriteMaster =
 struct CheckpointContents {
   const std::filesystem::path* base_folder = nullptr;  // files to copy (config.json, tokenizer, template, ...)
   const TensorSource* base_tensors = nullptr;          // null for models that start from a bare config.json
+  // Without base_tensors: what stands before the table's names, and tensors that travel along.
+  std::string prefix = "model.";
+  std::vector<const TensorView*> other_tensors;
   const WeightTable* table = nullptr;
   WriteMaster write_master;
   const ResolvedPlan* plan = nullptr;                                          // null: a plain BF16 model
