@@ -32,8 +32,9 @@ class MobilePrepared : public ::testing::Test {
     return model_.hidden_states(PackedTokens::single(at::arange(2, 34, at::kLong)));
   }
 
+  // Twenty documents of one token, then one of twelve: the largest magnitudes lie on either side.
   std::vector<CalibratedEdge> calibrate(FakeQuantSet& set, const CalibrationRule& rule = {}) {
-    const at::Tensor first_rows = at::zeros({1}, at::kLong);
+    const at::Tensor first_rows = at::arange(0, 21, at::kLong);
     set.start_calibration(&first_rows);
     hidden();
     return set.finish_calibration(rule, {});
@@ -104,6 +105,19 @@ TEST_F(MobilePrepared, CalibrationGivesEveryEdgeAScale) {
   EXPECT_EQ(linears.at("layers.0.self_attn.q_proj.weight").input, linears.at("layers.0.self_attn.v_proj.weight").input);
   EXPECT_NE(linears.at("layers.0.mlp.gate_proj.weight").output, linears.at("layers.0.mlp.up_proj.weight").output);
   EXPECT_EQ(scales.caches.size(), 2U);
+}
+
+// First tokens spike; a percentile would be theirs alone.
+TEST_F(MobilePrepared, PercentilesLeaveFirstTokensOut) {
+  FakeQuantSet set = prepare(model_, plan_, {});
+  const auto edges = calibrate(set, {CalibrationRule::Kind::Percentile, 100});
+  int spikes = 0;
+  for (const CalibratedEdge& edge : edges) {
+    if (edge.name.ends_with("value_cache")) continue;
+    EXPECT_NEAR(edge.scale, edge.largest / 127, edge.largest / 127 / 64) << edge.name;
+    spikes += edge.largest_at_first > 1.1F * edge.largest ? 1 : 0;
+  }
+  EXPECT_GT(spikes, 0);
 }
 
 TEST_F(MobilePrepared, AnEdgeWithoutDataFailsCalibrationAndIsNamed) {

@@ -163,13 +163,13 @@ TEST(MobileRun, DistillingFromTheModelItselfLosesOnlyWhatQuantizationCosts) {
   EXPECT_NEAR(step_losses(run.folder("plain")).front(), 0, 1e-6);
 
   auto quantized = distil;
-  quantized.insert(quantized.end(), {"plan=mobile-w4", "kv_cache=plan", "steps=30", "teacher=" + base});
+  quantized.insert(quantized.end(), {"plan=mobile-e2b", "kv_cache=plan", "steps=30", "teacher=" + base});
   ASSERT_EQ(train(run.config("quantized", quantized)), 0);
   const auto losses = step_losses(run.folder("quantized"));
-  EXPECT_GT(losses.front(), 1e-4);
+  EXPECT_GT(losses.front(), 1e-3);
   double last = 0;
   for (size_t i = losses.size() - 5; i < losses.size(); ++i) last += losses[i] / 5;
-  EXPECT_LT(last, 0.8 * losses.front());
+  EXPECT_LT(last, 0.5 * losses.front());
 }
 
 }  // namespace
