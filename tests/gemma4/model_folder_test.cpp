@@ -114,7 +114,7 @@ TEST(Checkpoint, StoredScalesTravelAndAreChecked) {
   write_with_plan(base, folder / "few", plan, {{name, few}});
   expect_error([&] { ModelFolder bad(folder / "few"); }, {name, "3", "256"});
   fs::remove(folder / "checkpoint" / "scales.safetensors");
-  expect_error([&] { ModelFolder bad(folder / "checkpoint"); }, {name, "quantization.json asks for"});
+  expect_error([&] { ModelFolder bad(folder / "checkpoint"); }, {name, "scales.safetensors: has no"});
 }
 
 TEST(ModelFolder, MissingWeightsAreListed) {

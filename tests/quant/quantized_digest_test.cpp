@@ -100,5 +100,23 @@ TEST(QuantizedDigest, PlainTypesHashTheirBytes) {
   EXPECT_EQ(result.scales, "");
 }
 
+// By hand: codes as signed bytes, scales as little-endian floats; where the rows are cut does not matter.
+TEST(RowDigest, HashesCodesAndScalesApart) {
+  const std::vector<int8_t> codes{-8, 7, 0, -1};
+  const std::vector<float> scales{1.0f, -2.0f};
+  const std::vector<std::byte> code_bytes{std::byte{0xf8}, std::byte{7}, std::byte{0}, std::byte{0xff}};
+  const std::vector<std::byte> scale_bytes{std::byte{0}, std::byte{0}, std::byte{0x80}, std::byte{0x3f},
+                                           std::byte{0}, std::byte{0}, std::byte{0},    std::byte{0xc0}};
+  RowDigest whole;
+  whole.update(codes, scales);
+  const auto result = whole.finish();
+  EXPECT_EQ(result.codes, sha(code_bytes));
+  EXPECT_EQ(result.scales, sha(scale_bytes));
+  RowDigest pieces;
+  pieces.update(std::span(codes).first(2), std::span(scales).first(1));
+  pieces.update(std::span(codes).last(2), std::span(scales).last(1));
+  EXPECT_EQ(pieces.finish(), result);
+}
+
 }  // namespace
 }  // namespace qat
