@@ -13,12 +13,12 @@ constexpr std::array kCommands{
     Command{"train", "fine-tunes a model with fake-quantized weights, or in plain BF16", command_train},
     Command{"quantize", "quantizes a model without training (the PTQ baseline)", command_quantize},
     Command{"import", "turns a folder of Gemma's mobile format into a checkpoint to train on", command_import},
-    Command{"export", "writes a checkpoint as a GGUF file", command_export},
+    Command{"export", "writes a checkpoint as a GGUF file, a mobile folder or a .litertlm file", command_export},
     Command{"verify", "proves that an exported file holds what was trained", command_verify},
     Command{"generate", "continues a prompt", command_generate},
     Command{"eval", "measures perplexity, KL divergence and multiple-choice accuracy", command_eval},
     Command{"compare", "puts several models side by side in a table and an HTML report", command_compare},
-    Command{"inspect", "shows what a model folder, checkpoint or GGUF file holds", command_inspect},
+    Command{"inspect", "shows what a model folder, checkpoint or exported file holds", command_inspect},
     Command{"configs", "lists and shows the plans and training configurations that come along", command_configs},
 };
 

@@ -5,8 +5,10 @@
 
 #include "cli/command.h"
 #include "cli/gguf_listing.h"
+#include "cli/mobile_listing.h"
 #include "core/error.h"
 #include "core/terminal.h"
+#include "gemma4/mobile_folder.h"
 #include "gemma4/model_folder.h"
 
 namespace qat {
@@ -15,7 +17,8 @@ namespace {
 
 const CommandHelp kHelp{
     "gemma-qat inspect PATH [--json]",
-    "Shows what PATH holds: a model folder, a checkpoint (weights by scheme, sizes, plan) or a GGUF file (metadata, tensors).",
+    "Shows what PATH holds: a model folder, a checkpoint (weights by scheme, sizes, plan), a GGUF file (metadata, "
+    "tensors), a mobile folder or a .litertlm file (sections, weights, static scales).",
     "  gemma-qat inspect gemma-4-E2B-it\n"
     "  gemma-qat inspect e2b.gguf --json"};
 
@@ -70,7 +73,7 @@ nlohmann::ordered_json describe_folder(const ModelFolder& folder) {
   }
   nlohmann::ordered_json json{{"kind", folder.plan() ? "checkpoint" : "model folder"},
                               {"plan", folder.plan() ? folder.plan()->name : ""},
-                              {"kv_cache", folder.plan() && folder.plan()->key_value_cache ? "q8_0" : "none"},
+                              {"kv_cache", folder.plan() && folder.plan()->key_value_cache ? scheme(*folder.plan()->key_value_cache).name : "none"},
                               {"prefix", folder.masters().prefix()},
                               {"other_tensors", folder.tensors().tensors().size() - folder.table().weights().size()},
                               {"schemes", std::move(schemes)},
@@ -107,7 +110,11 @@ int command_inspect(const Arguments& arguments) {
   const std::filesystem::path path = parsed.positional[0];
   const bool as_json = parsed.options.count("json") > 0;
   if (!std::filesystem::exists(path)) fail(path.string(), ": does not exist");
-  if (std::filesystem::is_directory(path)) {
+  if (std::filesystem::is_directory(path) && MobileFolder::is_one(path)) {
+    list_mobile_folder(path, as_json);
+  } else if (path.extension() == ".litertlm") {
+    list_litertlm(path, as_json);
+  } else if (std::filesystem::is_directory(path)) {
     const auto json = describe_folder(ModelFolder(path));
     if (as_json) {
       std::printf("%s\n", json.dump(2).c_str());

@@ -3,7 +3,8 @@
 
 Usage: train_each_kind.py GEMMA_QAT [--steps 4] [KIND...]
 
-Weights and cache are quantized (plan q4_0, KV cache q8_0). verify compares codes, scales and the matrix that the GEMM read of
+Weights and cache are quantized (plan q4_0, KV cache q8_0, as GGUF; dense Gemma 4 kinds also by plan mobile-w4, as a mobile folder and
+a .litertlm file). verify compares codes, scales and the matrix that the GEMM read of
 every weight, the codes of keys and values, and the witness logits (to 1e-3). The query norms of the models are divided by 8:
 with random norms of about 1, attention is so sharp that even transformers' own two implementations differ by more than that.
 Exit codes: 0 all equal, 1 a difference, 77 skipped (torch or transformers is missing).
@@ -44,23 +45,32 @@ def calm_attention(folder):
         path.write_bytes(data[:8 + size] + values.tobytes())
 
 
-def check(program, folder, data, temporary, steps):
-    run = temporary / f"run-{folder.name}"
-    artifact = temporary / f"{folder.name}.gguf"
+def check(program, folder, data, temporary, steps, plan, cache, formats):
+    run = temporary / f"run-{folder.name}-{plan}"
     commands = [
         [program, "train", ROOT / "configs/train/gemma4_e2b_q4_0.json", f"model={folder}", f"out={run}", f"data.train={data}",
-         f"steps={steps}", "optimizer.warmup_steps=1", "optimizer.learning_rate=1e-3", "eval.metric=loss", "sequence_length=64",
-         "gradient_accumulation=1", "dtype=float32", "kv_cache=q8_0", "freeze_tables=no", "data.chat_template=gemma4"],
-        [program, "export", run / "checkpoint", "--format", "gguf", "--out", artifact],
-        [program, "verify", artifact, "--checkpoint", run / "checkpoint"],
+         f"plan={plan}", f"kv_cache={cache}", f"steps={steps}", "optimizer.warmup_steps=1", "optimizer.learning_rate=1e-3",
+         "eval.metric=loss", "sequence_length=64", "gradient_accumulation=1", "dtype=float32", "freeze_tables=no",
+         "data.chat_template=gemma4"],
     ]
+    for form, ending in formats:
+        artifact = temporary / f"{folder.name}-{plan}{ending}"
+        commands.append([program, "export", run / "checkpoint", "--format", form, "--out", artifact])
+        commands.append([program, "verify", artifact, "--checkpoint", run / "checkpoint"])
     for command in commands:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if done.returncode != 0:
             print(f"{folder.name}: {command[1]} ended with {done.returncode}\n{done.stdout}{done.stderr}", flush=True)
             return False
-    print(f"{folder.name}:", "; ".join(" ".join(line.split()) for line in done.stdout.splitlines()[1:]), flush=True)
+        if command[1] == "verify":
+            print(f"{folder.name}, {plan}:", "; ".join(" ".join(line.split()) for line in done.stdout.splitlines()[1:]), flush=True)
     return True
+
+
+def is_dense_gemma4(folder):
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    return "gemma4" in text["model_type"] and not text.get("enable_moe_block")
 
 
 def main():
@@ -83,8 +93,12 @@ def main():
                    if folder.is_dir() and (not arguments.kinds or folder.name in arguments.kinds)]
         for folder in folders:
             calm_attention(folder)
-        equal = [check(arguments.program, folder, data, temporary, arguments.steps) for folder in folders]
-    print(f"{sum(equal)} of {len(equal)} kinds equal")
+        equal = [check(arguments.program, folder, data, temporary, arguments.steps, "q4_0", "q8_0", [("gguf", ".gguf")])
+                 for folder in folders]
+        equal += [check(arguments.program, folder, data, temporary, arguments.steps, "mobile-w4", "plan",
+                        [("mobile-hf", "-mobile"), ("litertlm", ".litertlm")])
+                  for folder in folders if is_dense_gemma4(folder)]
+    print(f"{sum(equal)} of {len(equal)} runs equal")
     return 0 if all(equal) else 1
 
 

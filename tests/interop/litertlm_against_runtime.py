@@ -8,22 +8,18 @@ these models, and changes all that follows a little: hence the bars below 100 %.
 
 usage: litertlm_against_runtime.py EXPORT_DUMP LISTING [PROMPTS [NEW_TOKENS]]
 """
-import json
 import os
 import pathlib
-import re
-import struct
 import subprocess
 import sys
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 try:
-    import litert_lm
     import numpy as np
     import torch
-    from ai_edge_litert.interpreter import Interpreter
 
+    import litertlm_client as client
     import litertlm_models as models
 except ImportError as error:
     print(f"skipped: {error}")
@@ -33,36 +29,14 @@ CONTEXT, PREFILL = 256, (8, 32)
 # Of the texts must be equal; log-probability by which another choice may be better; what most scores agree to.
 EQUAL_TEXTS, LARGEST_MARGIN, SCORE_DIFFERENCE, EQUAL_SCORES = 0.8, 0.05, 5e-3, 0.8
 SEQUENCES, EQUAL_SEQUENCES = 6, 3
-GREEDY = litert_lm.SamplerConfig(top_k=1, top_p=1.0, temperature=1.0, seed=0)
-
-
-def text_of(tokens):
-    return "".join(f"<{token}>" for token in tokens)
-
-
-def tokens_of(text):
-    return [int(token) for token in re.findall(r"<(\d+)>", text)]
-
-
-def generate(engine, prompt, count):
-    with engine.create_session(apply_prompt_template=False, sampler_config=GREEDY, max_output_tokens=count) as session:
-        session.run_prefill([text_of(prompt)])
-        return tokens_of(session.run_decode().texts[0])
-
-
-def score(engine, prompt, target):
-    # The runtime scores with the last prompt token written over the one before it: a filler takes that place.
-    with engine.create_session(apply_prompt_template=False, sampler_config=GREEDY) as session:
-        session.run_prefill([text_of(prompt[:-1] + [0] + prompt[-1:])])
-        return session.run_text_scoring([text_of(target)]).token_scores[0]
 
 
 def compare_texts(path, reference, prompts, new_tokens):
     """-> figures; a text counts as equal if every token is the reference's choice after the same tokens."""
     equal, margins, differences, lengths, kinds = 0, [0.0], [], [], set()
-    with litert_lm.Engine(str(path), backend=litert_lm.Backend.CPU(thread_count=1), cache_dir=":nocache") as engine:
+    with client.open_engine(path) as engine:
         for number, prompt in enumerate(prompts):
-            tokens = generate(engine, prompt, new_tokens)
+            tokens = client.generate(engine, prompt, new_tokens)
             lengths.append(len(tokens))
             kinds.add(len(set(tokens)))
             scores = torch.log_softmax(reference.logits([2] + prompt + tokens)[0], -1)
@@ -72,53 +46,18 @@ def compare_texts(path, reference, prompts, new_tokens):
             if first is not None:
                 margins.append((expected[first].max() - expected[first][tokens[first]]).item())
             if len(tokens) >= 8:
-                found = score(engine, prompt, tokens[:8])
+                found = client.score(engine, prompt, tokens[:8])
                 differences += [abs(found[i] - expected[i][tokens[i]].item()) for i in range(8)]
     close = sum(difference < SCORE_DIFFERENCE for difference in differences) / len(differences)
     return dict(texts=len(prompts), equal=equal, margin=round(max(margins), 4), close_scores=round(close, 3),
                 worst_score=max(differences), shortest=min(lengths), kinds=max(kinds))
 
 
-class Signatures:
-    """The graphs of a file in the LiteRT interpreter, called as the runtime calls them."""
-
-    def __init__(self, path, listing):
-        self.interpreters, self.contents, content = [], [], path.read_bytes()
-        self.runners = {}
-        for section in listing:
-            if "model_type" in section.get("items", {}):
-                data = content[section["offset"]:section["offset"] + section["bytes"]]
-                self.contents.append(data)  # an interpreter does not keep its bytes alive
-                self.interpreters.append(Interpreter(model_content=data, num_threads=1))
-                for key in self.interpreters[-1].get_signature_list():
-                    self.runners[key] = self.interpreters[-1].get_signature_runner(key)
-        self.position = 0
-        self.caches = {name: np.zeros(facts["shape"], facts["dtype"])
-                       for name, facts in self.runners["decode"].get_input_details().items() if name.startswith("kv_cache")}
-
-    def look_up(self, key, tokens):
-        return np.concatenate([next(iter(self.runners[key](token_ids=np.array([[t]], np.int32)).values())) for t in tokens], 1)
-
-    def run(self, key, tokens):
-        positions = np.arange(self.position, self.position + len(tokens), dtype=np.int32)
-        inputs = dict(input_pos=positions, mask=(np.arange(CONTEXT)[None] <= positions[:, None])[None, None])
-        if "tokens" in self.runners[key].get_input_details():
-            inputs["tokens"] = np.array([tokens], np.int32)
-        else:
-            inputs["embeddings"] = self.look_up("embedder", tokens)
-            if "per_layer_embedder" in self.runners:
-                inputs["per_layer_embeddings"] = self.look_up("per_layer_embedder", tokens)
-        outputs = self.runners[key](**inputs, **self.caches)
-        self.caches = {name: value for name, value in outputs.items() if name.startswith("kv_cache")}
-        self.position += len(tokens)
-        return outputs.get("logits")
-
-
 def compare_codes(path, listing, reference, sequences):
     """Both prefills, then decoding -> figures of the caches' codes and the logits."""
     figures = dict(sequences=len(sequences), equal=0, codes=0, differing=0, step=0, logits=0.0)
     for tokens in sequences:
-        signatures = Signatures(path, listing)
+        signatures = client.Signatures(path, listing)
         expected, codes = reference.logits(tokens)
         signatures.run("prefill_32", tokens[:32])
         signatures.run("prefill_8", tokens[32:40])
@@ -147,25 +86,6 @@ def codes_hold(figures):
     return figures["equal"] >= EQUAL_SEQUENCES
 
 
-# name -> (constant of the decoder, its bytes from its bytes)
-FAULTS = {
-    "cache": ("integers/0", lambda content: struct.pack("<i", 1)),  # prefill writes one position too late
-    "mask": ("window/16", lambda content: struct.pack("<i", -19)),
-    "position": ("rope/10000/16/8/1", lambda content: (np.frombuffer(content, np.float32) * 1.02).tobytes()),
-}
-
-
-def plant(path, listing, fault):
-    name, change = FAULTS[fault]
-    place = next(line for line in listing if line.get("name") == name and "offset" in line)
-    content = bytearray(path.read_bytes())
-    part = slice(place["offset"], place["offset"] + place["bytes"])
-    content[part] = change(bytes(content[part]))
-    result = path.with_suffix(f".{fault}.litertlm")
-    result.write_bytes(content)
-    return result
-
-
 def check_constants(listing, model):
     """Codes' scales in the file are the model's."""
     scales = {line["name"]: line["scales"] for line in listing if line.get("scales")}
@@ -178,7 +98,6 @@ def check_constants(listing, model):
 
 
 def main(export, listing_program, prompt_count, new_tokens):
-    litert_lm.set_min_log_severity(litert_lm.LogSeverity.ERROR)
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(11)
     lengths = [1, 2, 8, 9, 20, 33, 40, 70, 100, 150]
@@ -194,8 +113,7 @@ def main(export, listing_program, prompt_count, new_tokens):
             reference, file = models.Reference(model, scales), path / "model.litertlm"
             subprocess.run([export, path, file, f"context={CONTEXT}", f"prefill={','.join(map(str, PREFILL))}",
                             f"embedder={embedder}"], check=True, stdout=subprocess.DEVNULL)
-            listing = [json.loads(line) for line in
-                       subprocess.run([listing_program, file], check=True, capture_output=True, text=True).stdout.splitlines()]
+            listing = client.read_listing(listing_program, file)
             check_constants(listing, model)
             codes = compare_codes(file, listing, reference, sequences)
             texts = compare_texts(file, reference, prompts, new_tokens)
@@ -204,8 +122,8 @@ def main(export, listing_program, prompt_count, new_tokens):
             print(variant, embedder, "held" if held else "FAILED", codes, texts, flush=True)
             if embedder == "shared":
                 continue
-            for fault in FAULTS:
-                texts = compare_texts(plant(file, listing, fault), reference, prompts[:10], new_tokens)
+            for fault in client.FAULTS:
+                texts = compare_texts(client.plant(file, listing, fault), reference, prompts[:10], new_tokens)
                 noticed = not texts_hold(texts)
                 good = good and noticed
                 print(f"  planted in the {fault}:", "noticed" if noticed else "NOT NOTICED", texts, flush=True)

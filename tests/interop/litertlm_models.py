@@ -3,6 +3,7 @@ and their forward pass with the arithmetic of the runtime: int8 key-value cache,
 import copy
 import json
 import pathlib
+import sys
 
 import safetensors.torch
 import torch
@@ -10,6 +11,9 @@ from transformers import DynamicCache, Gemma4ForCausalLM, Gemma4TextConfig
 from transformers.integrations import gemma_quant
 from transformers.quantizers.auto import AutoHfQuantizer
 from transformers.utils.quantization_config import GemmaQuantizationConfig
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts" / "quickstart_data"))
+import tokenizer_file  # noqa: E402
 
 VOCABULARY = 512
 WINDOW = 16
@@ -34,12 +38,12 @@ PATTERNS = {
 }
 
 
-def tokenizer_json() -> str:
+def tokenizer_json(vocabulary=VOCABULARY) -> str:
     """Token i is the text "<i>" and nothing else is a token; pieces for bytes stand behind the vocabulary."""
-    pieces = {f"<{i}>": i for i in range(VOCABULARY)}
+    pieces = {f"<{i}>": i for i in range(vocabulary)}
     added = [dict(id=i, content=piece, single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
              for piece, i in pieces.items()]
-    pieces |= {f"<0x{i:02X}>": VOCABULARY + i for i in range(256)}
+    pieces |= {f"<0x{i:02X}>": vocabulary + i for i in range(256)}
     decoder = dict(type="Sequence", decoders=[dict(type="ByteFallback"), dict(type="Fuse")])
     model = dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None, end_of_word_suffix=None,
                  fuse_unk=True, byte_fallback=True, ignore_merges=False, vocab=pieces, merges=[])
@@ -162,6 +166,26 @@ def make_model(folder: pathlib.Path, variant: str, seed: int, tied: bool = False
     (folder / "tokenizer.json").write_text(tokenizer_json())
     scales = {layer: tuple(torch.tensor(s).item() for s in pair) for layer, pair in scales.items()}
     return model, scales
+
+
+def make_plain_folder(folder: pathlib.Path, variant: str, seed: int):
+    """Writes a BF16 model with random weights for `quantize`: soft attention and small branches, as in random_values."""
+    generator = torch.Generator().manual_seed(seed)
+    config = Gemma4TextConfig(**BASE, **VARIANTS[variant])
+    model = Gemma4ForCausalLM(config).to(torch.bfloat16)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            last = name.removesuffix(".weight").rpartition(".")[2]
+            low, high = ((0.05, 0.1) if last.startswith("post_") else (0.2, 0.4) if last == "q_norm" else
+                         (0.6, 1.2) if "norm" in last or last == "layer_scalar" else (None, None))
+            if low is not None:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+            elif tensor.dim() == 2:
+                width = 1 if last == "embed_tokens_per_layer" else tensor.shape[-1] ** 0.5
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (1.5 if last == "embed_tokens" else 1) / width)
+    model.save_pretrained(folder)
+    characters = [chr(code) for code in range(33, 127)]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer_file.tokenizer_json("gemma4", [], characters, VOCABULARY)))
 
 
 def dynamic_linear(x, codes, scales):
