@@ -6,12 +6,12 @@
 #include <span>
 #include <vector>
 
+#include "exporters/litertlm_weights.h"
 #include "gemma4/model_folder.h"
-#include "gemma4/static_scales.h"
 
 namespace qat {
 
-class MobileCheckpoint {
+class MobileCheckpoint final : public LitertlmWeights {
  public:
   // `folder` must outlive this. Throws Error that lists together what keeps the checkpoint from being exported: a plan
   // with schemes that mobile formats do not know, scales that are missing, not finite, zero or negative, edges and caches
@@ -19,20 +19,17 @@ class MobileCheckpoint {
   explicit MobileCheckpoint(const ModelFolder& folder);
 
   const ModelFolder& folder() const { return folder_; }
-  const Gemma4Config& config() const { return folder_.config(); }
-  const WeightTable& table() const { return folder_.table(); }
+  const Gemma4Config& config() const override { return folder_.config(); }
+  const WeightTable& table() const override { return folder_.table(); }
 
-  // Int2, Int4 or Int8; or BF16 (a matrix left unquantized) or F32 (a vector).
-  const QuantScheme& scheme_of(const WeightSpec& weight) const;
-  // One scale per `weight.scale_width` values, row-major. Empty for unquantized weights.
-  std::span<const float> scales(const WeightSpec& weight) const;
-  // Codes of rows [first_row, first_row + rows), one signed byte per value: `codes` has rows * columns.
-  void codes(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<int8_t> codes) const;
-  // Values of rows of an unquantized weight: BF16 numbers, widened.
-  void values(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<float> values) const;
+  const QuantScheme& scheme_of(const WeightSpec& weight) const override;
+  std::span<const float> scales(const WeightSpec& weight) const override;
+  // Throws Error naming the place of a master that is no finite number.
+  void codes(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<int8_t> codes) const override;
+  void values(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<float> values) const override;
 
-  LinearScales linear_scales(const WeightSpec& weight) const;
-  CacheScales cache_scales(int64_t layer) const;  // of a layer with own keys and values
+  LinearScales linear_scales(const WeightSpec& weight) const override;
+  CacheScales cache_scales(int64_t layer) const override;
 
  private:
   const ModelFolder& folder_;

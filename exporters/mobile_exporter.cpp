@@ -1,7 +1,6 @@
 #include "exporters/mobile_exporter.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -111,7 +110,7 @@ class FolderTensors {
     tensors_.push_back({codes_name, type, {weight.rows(), row.row_bytes(weight.columns())},
                         [this, &weight](SafetensorsWriter& writer) { write_codes(weight, writer); }});
     const int64_t slices = weight.columns() / weight.scale_width;
-    if (slices == 1 || !slices_share_scales(weight)) {
+    if (!groups_share_scales(checkpoint_.scales(weight), slices)) {
       tensors_.push_back({scales_name, ElementType::F32, {weight.rows(), slices}, [this, &weight](SafetensorsWriter& writer) {
                             writer.write(std::as_bytes(checkpoint_.scales(weight)));
                           }});
@@ -123,15 +122,6 @@ class FolderTensors {
                           for (size_t i = 0; i < scales.size(); i += static_cast<size_t>(slices)) of_rows.push_back(scales[i]);
                           writer.write(std::as_bytes(std::span(of_rows)));
                         }});
-  }
-
-  bool slices_share_scales(const WeightSpec& weight) const {
-    const auto scales = checkpoint_.scales(weight);
-    const auto slices = static_cast<size_t>(weight.columns() / weight.scale_width);
-    for (size_t i = 0; i < scales.size(); ++i) {
-      if (scales[i] != scales[i / slices * slices]) return false;
-    }
-    return true;
   }
 
   static int64_t rows_per_piece(const WeightSpec& weight) {
@@ -185,26 +175,15 @@ class FolderTensors {
   std::vector<Tensor> tensors_;
 };
 
-// config.json is written anew; weights and what only this program reads stay behind.
-void copy_side_files(const fs::path& from, const fs::path& to) {
-  static constexpr std::array kLeft{"config.json", "quantization.json", "training.json", "model.safetensors.index.json"};
-  for (const auto& entry : fs::directory_iterator(from)) {
-    const fs::path name = entry.path().filename();
-    const bool left = std::find(kLeft.begin(), kLeft.end(), name.string()) != kLeft.end();
-    if (!entry.is_regular_file() || name.extension() == ".safetensors" || left) continue;
-    std::error_code error;
-    fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, error);
-    if (error) fail((to / name).string(), ": cannot be written: ", error.message());
-  }
-}
-
 }  // namespace
 
 MobileExportFigures export_mobile_folder(const MobileCheckpoint& checkpoint, const fs::path& out) {
   const auto start = std::chrono::steady_clock::now();
   const fs::path& from = checkpoint.folder().path();
   OutputFolder folder(out);
-  copy_side_files(from, folder.working_path());
+  // config.json is written anew; what only this program reads stays behind.
+  copy_side_files(from, folder.working_path(),
+                  {"config.json", "quantization.json", "training.json", "model.safetensors.index.json"});
   const auto config = nlohmann::ordered_json::parse(read_text_file(from / "config.json"));
   write_file(folder.working_path() / "config.json", mobile_config(config, checkpoint).dump(2) + "\n");
 

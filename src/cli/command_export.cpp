@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/terminal.h"
 #include "exporters/export_checkpoint.h"
-#include "exporters/litertlm_checkpoint.h"
+#include "exporters/mobile_checkpoint.h"
 #include "exporters/litertlm_exporter.h"
 #include "exporters/litertlm_splice.h"
 #include "exporters/mobile_exporter.h"
@@ -27,15 +27,14 @@ const CommandHelp kHelp{
     "  gemma-qat export runs/e2b/checkpoint --format litertlm --out e2b.litertlm --context 8192"};
 void write_litertlm(const ModelFolder& folder, const std::filesystem::path& out, const cxxopts::ParseResult& options) {
   const MobileCheckpoint checkpoint(folder);
-  const LitertlmCheckpoint weights(checkpoint);
   if (options.count("template") > 0) {
-    const auto figures = splice_litertlm(weights, options["template"].as<std::string>(), out);
+    const auto figures = splice_litertlm(checkpoint, options["template"].as<std::string>(), out);
     std::printf("wrote %s (%" PRId64 " constants and %" PRId64 " scales replaced)\n", out.c_str(), figures.constants,
                 figures.scales);
     return;
   }
   LitertlmExportInputs inputs;
-  inputs.weights = &weights;
+  inputs.weights = &checkpoint;
   inputs.model_folder = folder.path();
   inputs.output = out;
   inputs.context = options["context"].as<int64_t>();

@@ -34,14 +34,6 @@ Gemma4Config config_of_checkpoint(const MobileFolder& folder) {
   return config;
 }
 
-bool slices_share_scales(const MobileWeight& weight, const WeightSpec& spec) {
-  const auto slices = static_cast<size_t>(spec.columns() / spec.scale_width);
-  for (size_t i = 0; i < weight.scales.size(); ++i) {
-    if (weight.scales[i] != weight.scales[i / slices * slices]) return false;
-  }
-  return slices > 1;
-}
-
 void write_master(const MobileWeight& weight, const WeightSpec& spec,
                   const std::function<void(std::span<const BFloat16>)>& write) {
   const int64_t columns = spec.columns();
@@ -104,7 +96,7 @@ ResolvedPlan plan_of_mobile_folder(const MobileFolder& folder, const WeightTable
     if (!weight.scheme->has_row_scales()) continue;
     rule.scales = ScaleSource::Stored;
     rule.frozen = spec.role == WeightRole::PerLayerEmbedding;
-    rule.one_scale_per_row = slices_share_scales(weight, spec);
+    rule.one_scale_per_row = groups_share_scales(weight.scales, spec.columns() / spec.scale_width);
     rule.quantizes_input = weight.edges.input > 0;
     rule.quantizes_output = weight.edges.output > 0;
   }

@@ -1,7 +1,6 @@
 #include "gemma4/model_folder.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -115,19 +114,6 @@ std::span<const float> ModelFolder::row_scales(std::string_view weight) const {
 
 namespace {
 
-// Everything of the base folder but weights and this program's own files; folders are left out.
-void copy_side_files(const fs::path& from, const fs::path& to) {
-  static constexpr std::array kOwn{"quantization.json", "model.safetensors.index.json"};
-  for (const auto& entry : fs::directory_iterator(from)) {
-    const fs::path name = entry.path().filename();
-    const bool own = std::find(kOwn.begin(), kOwn.end(), name.string()) != kOwn.end();
-    if (!entry.is_regular_file() || name.extension() == ".safetensors" || own) continue;
-    std::error_code error;
-    fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, error);
-    if (error) fail((to / name).string(), ": cannot be written: ", error.message());
-  }
-}
-
 void write_tensors(const fs::path& path, const CheckpointContents& contents) {
   SafetensorsWriter writer(path);
   writer.set_metadata({{"format", "pt"}});
@@ -196,10 +182,21 @@ void write_scales(const fs::path& file, const CheckpointContents& contents) {
 
 }  // namespace
 
+void copy_side_files(const fs::path& from, const fs::path& to, std::initializer_list<std::string_view> left) {
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const fs::path name = entry.path().filename();
+    const bool stays = std::find(left.begin(), left.end(), name.string()) != left.end();
+    if (!entry.is_regular_file() || name.extension() == ".safetensors" || stays) continue;
+    std::error_code error;
+    fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, error);
+    if (error) fail((to / name).string(), ": cannot be written: ", error.message());
+  }
+}
+
 void write_checkpoint(const fs::path& path, const CheckpointContents& contents) {
   OutputFolder folder(path);
   const fs::path& target = folder.working_path();
-  copy_side_files(*contents.base_folder, target);
+  copy_side_files(*contents.base_folder, target, {"quantization.json", "model.safetensors.index.json"});
   write_tensors(target / "model.safetensors", contents);
   if (contents.plan != nullptr) {
     write_file(target / "quantization.json", contents.plan->to_json().dump(1) + "\n");

@@ -12,11 +12,13 @@
 
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/float_types.h"
@@ -63,6 +65,11 @@ class ModelFolder {
   std::unique_ptr<SafetensorsSource> scales_;
   StaticScales static_scales_;
 };
+
+// Copies the files of a model folder that are no weights (config.json, tokenizer, templates, ...), but for those in `left`.
+// Folders inside it stay behind.
+void copy_side_files(const std::filesystem::path& from, const std::filesystem::path& to,
+                     std::initializer_list<std::string_view> left);
 
 // Bytes of one weight as BF16, row-major, handed over in pieces.
 using WriteMaster =

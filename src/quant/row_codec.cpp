@@ -55,6 +55,14 @@ void decode_groups(std::span<const int8_t> codes, std::span<const float> scales,
   }
 }
 
+bool groups_share_scales(std::span<const float> scales, int64_t groups) {
+  const auto run = static_cast<size_t>(groups);
+  for (size_t i = 0; i < scales.size(); ++i) {
+    if (scales[i] != scales[i / run * run]) return false;
+  }
+  return groups > 1;
+}
+
 void fake_quantize_group(Scheme id, std::span<const float> values, float scale, std::span<float> results) {
   QAT_CHECK(values.size() == results.size());
   kernels::fake_quantize_integers(values.data(), values.size(), grid_of(id, scale), results.data());

@@ -20,6 +20,9 @@ void encode_groups(Scheme scheme, std::span<const float> values, std::span<const
 // The exact fp32 values that codes stand for.
 void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width, std::span<float> values);
 
+// Whether every run of `groups` scales, two or more, is one number: the slices of a table's row that share a scale.
+bool groups_share_scales(std::span<const float> scales, int64_t groups);
+
 // decode(encode(values)) of one group, in fp32: the forward value of fake-quantized weights (BF16 masters, widened), static
 // int8 activations and int8 caches. `results` may be `values`.
 void fake_quantize_group(Scheme scheme, std::span<const float> values, float scale, std::span<float> results);

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/mapped_file.h"
-#include "exporters/litertlm_checkpoint.h"
+#include "exporters/mobile_checkpoint.h"
 #include "exporters/litertlm_exporter.h"
 #include "exporters/mobile_exporter.h"
 #include "exporters/verify.h"
@@ -97,7 +97,7 @@ class ChangedWeights final : public LitertlmWeights {
   float key_factor = 1;
 
  private:
-  LitertlmCheckpoint checkpoint_;
+  const MobileCheckpoint& checkpoint_;
   std::vector<float> scales_;
 };
 

@@ -12,7 +12,7 @@
 #include "core/output_file.h"
 #include "data/small_tokenizer.h"
 #include "exporters/export_checkpoint.h"
-#include "exporters/litertlm_checkpoint.h"
+#include "exporters/mobile_checkpoint.h"
 #include "exporters/litertlm_exporter.h"
 #include "gemma4/mobile_folder.h"
 #include "quant/grid.h"
@@ -182,9 +182,8 @@ class RefusedExport : public ::testing::Test {
   };
   const std::function<void(const ModelFolder&)> to_litertlm_ = [this](const ModelFolder& folder) {
     const MobileCheckpoint checkpoint(folder);
-    const LitertlmCheckpoint weights(checkpoint);
     LitertlmExportInputs inputs;
-    inputs.weights = &weights;
+    inputs.weights = &checkpoint;
     inputs.model_folder = folder.path();
     inputs.output = checkpoint_.folder() / "out.litertlm";
     inputs.context = 64;
