@@ -197,6 +197,67 @@ class Journey(unittest.TestCase):
     def test_an_output_folder_that_does_not_exist(self):
         self.expect(run("export", self.checkpoint, "--out", self.folder / "no" / "x.gguf"), FAILED, "x.gguf")
 
+    def quantize_for_phones(self):
+        """A checkpoint of plan mobile-w4, made once."""
+        checkpoint = self.folder / "mobile"
+        if not checkpoint.exists():
+            process = run("quantize", "--model", self.checkpoint, "--plan", "mobile-w4", "--method", "mse", "--data", self.data,
+                          "--rows", 4, "--sequence-length", 64, "--out", checkpoint)
+            self.expect(process, DONE)
+        return checkpoint
+
+    def test_both_mobile_artifacts_equal_training_and_run(self):
+        checkpoint = self.quantize_for_phones()
+        folder, file = self.folder / "mobile-hf", self.folder / "model.litertlm"
+        self.expect(run("export", checkpoint, "--format", "mobile-hf", "--out", folder), DONE)
+        self.expect(run("export", checkpoint, "--format", "litertlm", "--out", file), DONE)
+        for artifact in (folder, file):
+            process = run("verify", artifact, "--checkpoint", checkpoint)
+            self.expect(process, DONE)
+            self.assertIn("static int8", process.stdout)
+            self.assertIn("int4", run("inspect", artifact).stdout)
+        texts = [run("generate", artifact, "--prompt", "1 plus 2", "--max-new", 6, "--arithmetic", "device").stdout
+                 for artifact in (folder, file)]
+        self.assertEqual(texts[0], texts[1])
+        self.assertNotEqual(texts[0], "")
+        # A file cut short is an error, not a crash.
+        cut = self.folder / "cut.litertlm"
+        cut.write_bytes(file.read_bytes()[:-5000])
+        self.expect(run("inspect", cut), FAILED, "cut.litertlm")
+        cut.write_bytes(file.read_bytes()[:100])
+        self.expect(run("verify", cut, "--checkpoint", checkpoint), FAILED, "cut.litertlm")
+
+    def test_mobile_exports_that_cannot_be_made(self):
+        checkpoint = self.quantize_for_phones()
+        out = self.folder / "refused"
+        self.expect(run("export", checkpoint, "--format", "gguf", "--out", out), FAILED, "int4", "mobile-hf")
+        self.expect(run("export", self.checkpoint, "--format", "mobile-hf", "--out", out), FAILED, "q4_0")
+        self.expect(run("export", checkpoint, "--format", "litertlm", "--context", 1 << 20, "--out", out), FAILED, "context")
+        self.expect(run("quantize", "--model", self.checkpoint, "--plan", "mobile-w4", "--out", out), USAGE, "--data")
+        self.assertFalse(out.exists())
+
+    def test_an_imported_folder_is_exported_as_it_came(self):
+        golden = SOURCE / "tests/golden/mobile_folder"
+        imported, again = self.folder / "imported", self.folder / "imported-hf"
+        self.expect(run("import", golden, "--out", imported), DONE)
+        self.expect(run("export", imported, "--format", "mobile-hf", "--out", again), DONE)
+        self.expect(run("verify", again, "--checkpoint", imported), DONE)
+        before, after = tensors_of(golden / "model.safetensors"), tensors_of(again / "model.safetensors")
+        # What no model reads stays behind: projections of layers that share another's keys and values.
+        self.assertGreater(len(after), 300)
+        self.assertEqual({name: before[name] for name in after}, after)
+        self.expect(run("import", self.model, "--out", self.folder / "no"), FAILED, "quant_method")
+
+
+def tensors_of(path):
+    """Type, shape and bytes of every tensor, by name."""
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + size])
+    header.pop("__metadata__", None)
+    return {name: (entry["dtype"], entry["shape"], data[8 + size + entry["data_offsets"][0]:8 + size + entry["data_offsets"][1]])
+            for name, entry in header.items()}
+
 
 if __name__ == "__main__":
     PROGRAM, SOURCE = sys.argv[1], pathlib.Path(sys.argv[2])
