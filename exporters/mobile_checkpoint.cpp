@@ -14,7 +14,8 @@ namespace {
 
 std::span<const BFloat16> rows_of(const TensorView& master, const WeightSpec& weight, int64_t first_row, int64_t rows) {
   const int64_t columns = weight.columns();
-  const auto bytes = master.bytes.subspan(static_cast<size_t>(first_row * columns * 2), static_cast<size_t>(rows * columns * 2));
+  const auto bytes =
+      master.bytes.subspan(static_cast<size_t>(first_row * columns * 2), static_cast<size_t>(rows * columns * 2));
   return {reinterpret_cast<const BFloat16*>(bytes.data()), static_cast<size_t>(rows * columns)};
 }
 
@@ -23,8 +24,8 @@ void check_finite(std::span<const BFloat16> values, const WeightSpec& weight, in
   for (size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(to_float(values[i]))) continue;
     const auto columns = static_cast<size_t>(weight.columns());
-    fail("weight ", weight.name, ": its value at row ", first_row + static_cast<int64_t>(i / columns), ", column ", i % columns,
-         " is ", to_float(values[i]), "; the checkpoint is damaged");
+    fail("weight ", weight.name, ": its value at row ", first_row + static_cast<int64_t>(i / columns), ", column ",
+         i % columns, " is ", to_float(values[i]), "; the checkpoint is damaged");
   }
 }
 
@@ -33,7 +34,8 @@ void check_finite(std::span<const BFloat16> values, const WeightSpec& weight, in
 MobileCheckpoint::MobileCheckpoint(const ModelFolder& folder) : folder_(folder) {
   const std::string where = folder.path().string();
   if (!folder.plan()) {
-    fail(where, ": has no quantization.json: it is no quantized checkpoint. Train or quantize it with a mobile plan first");
+    fail(where,
+         ": has no quantization.json: it is no quantized checkpoint. Train or quantize it with a mobile plan first");
   }
   const ResolvedPlan& plan = *folder.plan();
   std::string problems;
@@ -56,18 +58,22 @@ const QuantScheme& MobileCheckpoint::scheme_of(const WeightSpec& weight) const {
   return is_matrix(weight.role) ? scheme(folder_.plan()->of(weight.name).scheme) : scheme(Scheme::F32);
 }
 
-std::span<const float> MobileCheckpoint::scales(const WeightSpec& weight) const { return folder_.row_scales(weight.name); }
+std::span<const float> MobileCheckpoint::scales(const WeightSpec& weight) const {
+  return folder_.row_scales(weight.name);
+}
 
 void MobileCheckpoint::codes(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<int8_t> codes) const {
   const auto master = rows_of(folder_.masters().of(weight), weight, first_row, rows);
   check_finite(master, weight, first_row);
   const auto per_row = static_cast<size_t>(weight.columns() / weight.scale_width);
-  const auto part = scales(weight).subspan(static_cast<size_t>(first_row) * per_row, static_cast<size_t>(rows) * per_row);
+  const auto part =
+      scales(weight).subspan(static_cast<size_t>(first_row) * per_row, static_cast<size_t>(rows) * per_row);
   encode_groups(scheme_of(weight).id, master, part, weight.scale_width, codes);
   folder_.tensors().release(std::as_bytes(master));
 }
 
-void MobileCheckpoint::values(const WeightSpec& weight, int64_t first_row, int64_t rows, std::span<float> values) const {
+void MobileCheckpoint::values(const WeightSpec& weight, int64_t first_row, int64_t rows,
+                              std::span<float> values) const {
   const auto master = rows_of(folder_.masters().of(weight), weight, first_row, rows);
   QAT_CHECK(values.size() == master.size());
   check_finite(master, weight, first_row);

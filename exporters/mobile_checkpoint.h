@@ -14,8 +14,8 @@ namespace qat {
 class MobileCheckpoint final : public LitertlmWeights {
  public:
   // `folder` must outlive this. Throws Error that lists together what keeps the checkpoint from being exported: a plan
-  // with schemes that mobile formats do not know, scales that are missing, not finite, zero or negative, edges and caches
-  // that were never calibrated.
+  // with schemes that mobile formats do not know, scales that are missing, not finite, zero or negative, edges and
+  // caches that were never calibrated.
   explicit MobileCheckpoint(const ModelFolder& folder);
 
   const ModelFolder& folder() const { return folder_; }

@@ -8,8 +8,8 @@
 
 namespace qat {
 
-// `config` is the base model's. Patterns are disjoint, since their order gets lost when transformers sorts keys, and match
-// with or without the prefix of a multimodal model.
+// `config` is the base model's. Patterns are disjoint, since their order gets lost when transformers sorts keys, and
+// match with or without the prefix of a multimodal model.
 nlohmann::ordered_json mobile_config(const nlohmann::ordered_json& config, const MobileCheckpoint& checkpoint);
 
 // Whether the format stores a weight's codes; the per-layer model projection is BF16 in it whatever the plan says.

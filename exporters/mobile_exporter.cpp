@@ -107,21 +107,25 @@ class FolderTensors {
   void add_codes(const std::string& codes_name, const std::string& scales_name, const WeightSpec& weight) {
     const QuantScheme& row = checkpoint_.scheme_of(weight);
     const ElementType type = row.id == Scheme::Int8 ? ElementType::I8 : ElementType::U8;
-    tensors_.push_back({codes_name, type, {weight.rows(), row.row_bytes(weight.columns())},
+    tensors_.push_back({codes_name,
+                        type,
+                        {weight.rows(), row.row_bytes(weight.columns())},
                         [this, &weight](SafetensorsWriter& writer) { write_codes(weight, writer); }});
     const int64_t slices = weight.columns() / weight.scale_width;
     if (!groups_share_scales(checkpoint_.scales(weight), slices)) {
-      tensors_.push_back({scales_name, ElementType::F32, {weight.rows(), slices}, [this, &weight](SafetensorsWriter& writer) {
-                            writer.write(std::as_bytes(checkpoint_.scales(weight)));
-                          }});
+      tensors_.push_back(
+          {scales_name, ElementType::F32, {weight.rows(), slices}, [this, &weight](SafetensorsWriter& writer) {
+             writer.write(std::as_bytes(checkpoint_.scales(weight)));
+           }});
       return;
     }
-    tensors_.push_back({scales_name, ElementType::F32, {weight.rows(), 1}, [this, &weight, slices](SafetensorsWriter& writer) {
-                          std::vector<float> of_rows;
-                          const auto scales = checkpoint_.scales(weight);
-                          for (size_t i = 0; i < scales.size(); i += static_cast<size_t>(slices)) of_rows.push_back(scales[i]);
-                          writer.write(std::as_bytes(std::span(of_rows)));
-                        }});
+    tensors_.push_back(
+        {scales_name, ElementType::F32, {weight.rows(), 1}, [this, &weight, slices](SafetensorsWriter& writer) {
+           std::vector<float> of_rows;
+           const auto scales = checkpoint_.scales(weight);
+           for (size_t i = 0; i < scales.size(); i += static_cast<size_t>(slices)) of_rows.push_back(scales[i]);
+           writer.write(std::as_bytes(std::span(of_rows)));
+         }});
   }
 
   static int64_t rows_per_piece(const WeightSpec& weight) {

@@ -86,7 +86,8 @@ class MobileVerification {
     if (!is_quantized) return compare_values(weight, stored);
     if (stored.scheme->has_row_scales()) return compare_codes(weight, {stored}, weight.name);
     if (weight.role != WeightRole::PerLayerModelProjection) return differ(weight.name, "is not quantized in the file");
-    report_.inexact.push_back(weight.name + ": the format holds it as BF16(code * scale), without its static activations");
+    report_.inexact.push_back(weight.name +
+                              ": the format holds it as BF16(code * scale), without its static activations");
   }
 
   // `parts` lie side by side: the slices of a table's rows.
@@ -152,8 +153,10 @@ class MobileVerification {
   void compare_values(const WeightSpec& weight, const WeightView& stored) {
     report_.unquantized_weights += 1;
     const TensorView& master = checkpoint_.masters().of(weight);
-    if (stored.scheme->has_row_scales()) return differ(weight.name, "is quantized in the file, the plan leaves it whole");
-    if (stored.columns() != weight.columns() || stored.rows() != weight.rows()) return differ(weight.name, "has another shape");
+    if (stored.scheme->has_row_scales())
+      return differ(weight.name, "is quantized in the file, the plan leaves it whole");
+    if (stored.columns() != weight.columns() || stored.rows() != weight.rows())
+      return differ(weight.name, "has another shape");
     std::vector<float> row(static_cast<size_t>(weight.columns()));
     for (int64_t i = 0; i < weight.rows(); ++i) {
       decode_rows(stored, i, 1, row);
@@ -180,14 +183,14 @@ class MobileVerification {
     for (const auto& [name, wanted] : checkpoint_.static_scales().linears) {
       const WeightView& stored = artifact_.weight(name);
       if (!stored.scheme->has_row_scales() || stored.edges == wanted) continue;
-      differ(name, join("static scales are ", stored.edges.input, " and ", stored.edges.output, ", training used ", wanted.input,
-                        " and ", wanted.output));
+      differ(name, join("static scales are ", stored.edges.input, " and ", stored.edges.output, ", training used ",
+                        wanted.input, " and ", wanted.output));
     }
     for (const auto& [layer, wanted] : checkpoint_.static_scales().caches) {
       const CacheScales found = artifact_.cache_scales(layer);
       if (found == wanted) continue;
-      differ(join("cache of layer ", layer), join("scales are ", found.key, " and ", found.value, ", training used ", wanted.key,
-                                                  " and ", wanted.value));
+      differ(join("cache of layer ", layer), join("scales are ", found.key, " and ", found.value, ", training used ",
+                                                  wanted.key, " and ", wanted.value));
     }
   }
 
@@ -224,7 +227,8 @@ void compare_text(const std::string& found, const fs::path& wanted, VerifyReport
 
 }  // namespace
 
-VerifyReport verify_mobile_folder(const fs::path& artifact, const ModelFolder& checkpoint, const VerifyOptions& options) {
+VerifyReport verify_mobile_folder(const fs::path& artifact, const ModelFolder& checkpoint,
+                                  const VerifyOptions& options) {
   const MobileFolder folder(artifact);
   const MobileFolderModel weights(folder);
   VerifyReport report = verify_mobile(folder, weights, checkpoint, options);

@@ -46,7 +46,8 @@ void WitnessEdges::appended(int64_t layer, int64_t first_position, int64_t posit
                             std::span<std::byte> values) {
   const auto compare = [&](const char* name, std::span<std::byte> bytes) {
     const std::string edge = join("layers.", layer, ".self_attn.", name);
-    const auto expected = expected_codes(edge, first_position, bytes.size(), bytes.size() / static_cast<size_t>(positions));
+    const auto expected =
+        expected_codes(edge, first_position, bytes.size(), bytes.size() / static_cast<size_t>(positions));
     if (expected.empty()) return;
     compare_codes(edge, expected, {reinterpret_cast<const int8_t*>(bytes.data()), bytes.size()});
     std::ranges::copy(std::as_bytes(expected), bytes.begin());
@@ -66,12 +67,14 @@ std::span<const int8_t> WitnessEdges::expected_codes(const std::string& edge, in
   return {};
 }
 
-void WitnessEdges::compare_codes(const std::string& edge, std::span<const int8_t> expected, std::span<const int8_t> found) {
+void WitnessEdges::compare_codes(const std::string& edge, std::span<const int8_t> expected,
+                                 std::span<const int8_t> found) {
   for (size_t i = 0; i < expected.size(); ++i) {
     const int difference = std::abs(found[i] - expected[i]);
     codes_aside_ += difference > 0 ? 1 : 0;
     if (difference > 1 && fault_.empty()) {
-      fault_ = join(edge, ": a code is ", static_cast<int>(found[i]), ", training used ", static_cast<int>(expected[i]));
+      fault_ =
+          join(edge, ": a code is ", static_cast<int>(found[i]), ", training used ", static_cast<int>(expected[i]));
     }
   }
   codes_ += static_cast<int64_t>(expected.size());

@@ -1,5 +1,5 @@
-// The codes of static int8 edges and caches that training used for the witness prompts, held against those of the reference
-// inference.
+// The codes of static int8 edges and caches that training used for the witness prompts, held against those of the
+// reference inference.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace qat {
 // Another rule or scale moves a tenth of them or more.
 inline constexpr double kLargestEdgeCodeShare = 1e-3;
 
-// Compares every code, and lets the reference go on with training's: one code on the other side of a rounding edge can move
-// later logits by far more than fp32 sums do.
+// Compares every code, and lets the reference go on with training's: one code on the other side of a rounding edge can
+// move later logits by far more than fp32 sums do.
 class WitnessEdges final : public CacheObserver, public LinearObserver {
  public:
   // Both must outlive this.

@@ -38,8 +38,8 @@ void WitnessLogits::compare_position(size_t prompt, size_t position, std::span<c
 
 std::string WitnessLogits::fault() const {
   if (largest_ <= kWitnessTolerance) return "";
-  return join(where_largest_, ": logits of the reference inference differ from the witness by ", largest_, " (tolerance ",
-              kWitnessTolerance, ")");
+  return join(where_largest_, ": logits of the reference inference differ from the witness by ", largest_,
+              " (tolerance ", kWitnessTolerance, ")");
 }
 
 }  // namespace qat

@@ -132,7 +132,8 @@ void FakeQuantSet::start_calibration(const at::Tensor* first_rows) {
 namespace {
 
 float scale_of(const StaticFakeQuantizer::Observation& seen, const CalibrationRule& rule) {
-  // A document's first token counts as much as any other where squared error decides, and would decide a percentile alone.
+  // A document's first token counts as much as any other where squared error decides, and would decide a percentile
+  // alone.
   MagnitudeHistogram all = seen.rows;
   all.add(seen.first_rows);
   switch (rule.kind) {

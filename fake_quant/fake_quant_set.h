@@ -40,8 +40,9 @@ struct CalibrationRule {
 struct CalibratedEdge {
   std::string name;
   float scale = 0;
-  float largest = 0;           // magnitude seen, documents' first tokens left out
-  float largest_at_first = 0;  // magnitude seen at documents' first tokens, where activations spike (qat_methods.md 3.5)
+  float largest = 0;  // magnitude seen, documents' first tokens left out
+  float largest_at_first =
+      0;  // magnitude seen at documents' first tokens, where activations spike (qat_methods.md 3.5)
 };
 
 struct NamedStatistics {
@@ -98,11 +99,11 @@ class FakeQuantSet {
 
   // Edges without a scale.
   bool needs_calibration() const;
-  // While observing, activations pass unquantized and are counted. `first_rows`: rows of the next forward passes that hold
-  // documents' first tokens; may change between passes.
+  // While observing, activations pass unquantized and are counted. `first_rows`: rows of the next forward passes that
+  // hold documents' first tokens; may change between passes.
   void start_calibration(const at::Tensor* first_rows);
-  // Sets the scales of edges in `parts` that nobody gave, and returns all edges. Throws Error naming every edge that saw no
-  // data, or nothing but zeros.
+  // Sets the scales of edges in `parts` that nobody gave, and returns all edges. Throws Error naming every edge that
+  // saw no data, or nothing but zeros.
   std::vector<CalibratedEdge> finish_calibration(const CalibrationRule& rule, QuantizedParts parts);
 
   // Clipping and noise of edges in the forward passes until stop, then of weights as they are.

@@ -68,11 +68,10 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
     const int64_t parts = (width + kPiece - 1) / kPiece;
     std::vector<double> sums(static_cast<size_t>(groups * parts));
     for_pieces(groups, width, [&](int64_t index, const Piece& piece) {
-      sums[static_cast<size_t>(index)] =
-          scale_gradient(id, values_of<const float>(input).subspan(piece.first, piece.count),
-                         values_of<const float>(incoming).subspan(piece.first, piece.count),
-                         scales[static_cast<size_t>(piece.group)],
-                         values_of<float>(masked).subspan(piece.first, piece.count));
+      sums[static_cast<size_t>(index)] = scale_gradient(
+          id, values_of<const float>(input).subspan(piece.first, piece.count),
+          values_of<const float>(incoming).subspan(piece.first, piece.count), scales[static_cast<size_t>(piece.group)],
+          values_of<float>(masked).subspan(piece.first, piece.count));
     });
     at::Tensor of_scales;
     if (context->needs_input_grad(1)) {
@@ -86,7 +85,11 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
         target[group] = static_cast<float>(sum * factor * static_cast<double>(scales[static_cast<size_t>(group)]));
       }
     }
-    return {masked.view(saved[0].sizes()).to(saved[0].scalar_type()), of_scales, at::Tensor(), at::Tensor(), at::Tensor(),
+    return {masked.view(saved[0].sizes()).to(saved[0].scalar_type()),
+            of_scales,
+            at::Tensor(),
+            at::Tensor(),
+            at::Tensor(),
             at::Tensor()};
   }
 };

@@ -18,8 +18,8 @@ class MagnitudeHistogram {
   float largest() const { return largest_; }
   // The magnitude below which `percent` of the values lie; 0 if nothing was seen.
   float percentile(double percent) const;
-  // The scale of least squared error with codes -128..127: rounding counts as uniform noise of scale^2 / 12, clipping by
-  // its excess. 0 if only zeros were seen.
+  // The scale of least squared error with codes -128..127: rounding counts as uniform noise of scale^2 / 12, clipping
+  // by its excess. 0 if only zeros were seen.
   float least_error_scale() const;
 
  private:

@@ -10,9 +10,9 @@
 
 namespace qat {
 
-// Runs the model on the prompts (each cut to kWitnessPositions tokens, to fewer where the codes of all static edges would
-// take more than 32 MiB) and records logits, codes and digests. The model must be in Float mode: witness logits have fp32
-// activations.
+// Runs the model on the prompts (each cut to kWitnessPositions tokens, to fewer where the codes of all static edges
+// would take more than 32 MiB) and records logits, codes and digests. The model must be in Float mode: witness logits
+// have fp32 activations.
 Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
                      const std::vector<std::vector<int32_t>>& prompts);
 

@@ -13,7 +13,8 @@ namespace {
 // What transformers' and LiteRT's mobile checkpoints have for values of unit RMS: clipped at 6 (mobile_format.md 1.5).
 constexpr float kNormedValueScale = 6.0f / 127.0f;
 
-void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const WeightPlan& rule, const KnownScales& known) {
+void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const WeightPlan& rule,
+                         const KnownScales& known) {
   std::span<const Float16> scales;
   if (rule.scales == ScaleSource::Stored) {
     scales = known.blocks ? known.blocks(weight.name) : scales;

@@ -23,9 +23,9 @@ struct KnownScales {
   static KnownScales of(const ModelFolder& folder);
 };
 
-// Fills the weight slots of every quantized weight, the activation slots of linears with static int8 ends, and the key and
-// value slots if the plan quantizes the cache. Linears that read one activation share its quantizer (mobile_format.md 1.4).
-// `model` must outlive the result, and be filled: rows get their scales from it.
+// Fills the weight slots of every quantized weight, the activation slots of linears with static int8 ends, and the key
+// and value slots if the plan quantizes the cache. Linears that read one activation share its quantizer
+// (mobile_format.md 1.4). `model` must outlive the result, and be filled: rows get their scales from it.
 FakeQuantSet prepare(Gemma4Model& model, const ResolvedPlan& plan, const KnownScales& known);
 
 }  // namespace qat

@@ -56,11 +56,13 @@ at::Tensor RowWeightFakeQuantizer::stored_scales() const {
 }
 
 void RowWeightFakeQuantizer::give_scales(std::span<const float> scales) {
-  const at::Tensor stored = at::tensor(at::ArrayRef<float>(scales.data(), scales.size()), at::kFloat).view({-1, slices_});
+  const at::Tensor stored =
+      at::tensor(at::ArrayRef<float>(scales.data(), scales.size()), at::kFloat).view({-1, slices_});
   scale_.set_start(stored.select(1, 0).contiguous(), /*given=*/true);
   if (!stored_scales().equal(stored.view({-1}))) {
-    fail(name(), ": the plan wants one scale per row (scale_per: row), but the model brings different ones for the slices of a "
-                 "row; use scale_per: slice");
+    fail(name(),
+         ": the plan wants one scale per row (scale_per: row), but the model brings different ones for the slices of a "
+         "row; use scale_per: slice");
   }
   changed();
 }

@@ -1,5 +1,5 @@
-// Fake quantization of one weight to Int2, Int4 or Int8 with a scale per row (or slice of a table's row): the forward pass
-// reads decode(encode(master)), in fp32 or rounded once to BF16.
+// Fake quantization of one weight to Int2, Int4 or Int8 with a scale per row (or slice of a table's row): the forward
+// pass reads decode(encode(master)), in fp32 or rounded once to BF16.
 #pragma once
 
 #include <ATen/core/Tensor.h>

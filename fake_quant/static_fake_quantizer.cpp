@@ -46,7 +46,8 @@ at::Tensor StaticFakeQuantizer::quantize(const at::Tensor& activation) {
   fired_ = true;
   const at::Tensor value = integer_values(Scheme::Int8, activation, scale_.values(), activation.numel());
   if (recorded_ != nullptr || measured_ != nullptr) look_on(activation, value);
-  return integer_fake_quantize(Scheme::Int8, activation, scale_.log_change(), scale_.values(), activation.numel(), value);
+  return integer_fake_quantize(Scheme::Int8, activation, scale_.log_change(), scale_.values(), activation.numel(),
+                               value);
 }
 
 void StaticFakeQuantizer::look_on(const at::Tensor& activation, const at::Tensor& value) {

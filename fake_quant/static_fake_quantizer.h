@@ -20,7 +20,8 @@ class StaticFakeQuantizer final : public ActivationTransform {
  public:
   explicit StaticFakeQuantizer(std::string name) : scale_(std::move(name)) {}
 
-  // Slots that share this quantizer and pass it one and the same tensor (q, k and v; gate and up). It is then computed once.
+  // Slots that share this quantizer and pass it one and the same tensor (q, k and v; gate and up). It is then computed
+  // once.
   void add_user() { ++users_; }
 
   at::Tensor apply(const at::Tensor& activation) override;
@@ -32,8 +33,8 @@ class StaticFakeQuantizer final : public ActivationTransform {
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool has_fired() const { return fired_; }
 
-  // Calibration: apply() passes values through and counts their magnitudes; rows of `first_rows` (int64 indices into the
-  // first dimension, documents' first tokens) apart from the others.
+  // Calibration: apply() passes values through and counts their magnitudes; rows of `first_rows` (int64 indices into
+  // the first dimension, documents' first tokens) apart from the others.
   struct Observation {
     MagnitudeHistogram rows;
     MagnitudeHistogram first_rows;

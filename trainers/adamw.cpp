@@ -113,8 +113,8 @@ void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, doubl
     bool is_scale, decays;
     double learning_rate;
   };
-  for (const Group& wanted :
-       {Group{false, false, learning_rate}, Group{false, true, learning_rate}, Group{true, false, scale_learning_rate}}) {
+  for (const Group& wanted : {Group{false, false, learning_rate}, Group{false, true, learning_rate},
+                              Group{true, false, scale_learning_rate}}) {
     std::vector<at::Tensor> masters, group, first, second;
     for (size_t i = 0; i < weights_.size(); ++i) {
       if (weights_[i].decays != wanted.decays || weights_[i].is_scale != wanted.is_scale) continue;
@@ -126,8 +126,8 @@ void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, doubl
     if (masters.empty()) continue;
     const std::vector<at::Tensor> step_counts(masters.size(), steps);
     at::_fused_adamw_(masters, group, first, second, {}, step_counts, wanted.learning_rate, options_.beta1,
-                      options_.beta2, wanted.decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
-                      scale);
+                      options_.beta2, wanted.decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false, scale);
   }
   write_parameters();
 }

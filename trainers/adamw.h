@@ -16,9 +16,9 @@ namespace qat {
 
 // A weight that learns.
 struct TrainedWeight {
-  std::string name;      // WeightTable's
-  at::Tensor parameter;  // the model's leaf, BF16 or float, requires_grad set
-  bool decays = false;   // weight decay applies: matrices and tables only
+  std::string name;       // WeightTable's
+  at::Tensor parameter;   // the model's leaf, BF16 or float, requires_grad set
+  bool decays = false;    // weight decay applies: matrices and tables only
   bool is_scale = false;  // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
 };
 
@@ -52,8 +52,8 @@ class AdamW {
  public:
   AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options);
 
-  // One update with gradients / divisor (gradients are divided in place), then parameters = bf16(masters); scales have a rate
-  // of their own and parameters = masters.
+  // One update with gradients / divisor (gradients are divided in place), then parameters = bf16(masters); scales have
+  // a rate of their own and parameters = masters.
   //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
   //   master = master (1 - rate decay) - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
   void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate, double scale_learning_rate);

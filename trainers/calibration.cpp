@@ -25,8 +25,8 @@ RowScaleMethod row_scale_method(const QuantizationConfig& config) {
   return config.row_scales == "absolute_max" ? RowScaleMethod::AbsoluteMax : RowScaleMethod::Searched;
 }
 
-void find_scales_when_due(const QuantizationConfig& config, int64_t step, const Gemma4Model& model, FakeQuantSet& fake_quant,
-                          TrainingData& data) {
+void find_scales_when_due(const QuantizationConfig& config, int64_t step, const Gemma4Model& model,
+                          FakeQuantSet& fake_quant, TrainingData& data) {
   if (step == 0) return;
   const QuantizedParts before = quantized_parts_at(config, step - 1);
   const QuantizedParts now = quantized_parts_at(config, step);
@@ -69,8 +69,8 @@ std::string describe_calibration(const std::vector<CalibratedEdge>& edges) {
   }
   std::string text = join(edges.size(), " static edges calibrated");
   if (spikes > 0) {
-    text += join("; documents' first tokens spike at ", spikes, " of them, most at ", worst->name, " (", worst->largest_at_first,
-                 ", others up to ", worst->largest, ")");
+    text += join("; documents' first tokens spike at ", spikes, " of them, most at ", worst->name, " (",
+                 worst->largest_at_first, ", others up to ", worst->largest, ")");
   }
   return text;
 }

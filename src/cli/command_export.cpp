@@ -5,9 +5,9 @@
 #include "core/error.h"
 #include "core/terminal.h"
 #include "exporters/export_checkpoint.h"
-#include "exporters/mobile_checkpoint.h"
 #include "exporters/litertlm_exporter.h"
 #include "exporters/litertlm_splice.h"
+#include "exporters/mobile_checkpoint.h"
 #include "exporters/mobile_exporter.h"
 
 namespace qat {
@@ -15,10 +15,12 @@ namespace qat {
 namespace {
 const CommandHelp kHelp{
     "gemma-qat export CHECKPOINT --format gguf|mobile-hf|litertlm --out PATH",
-    "gguf: a checkpoint (or a plain model folder, as BF16) as one GGUF file with metadata, tokenizer and chat template, and an "
+    "gguf: a checkpoint (or a plain model folder, as BF16) as one GGUF file with metadata, tokenizer and chat "
+    "template, and an "
     "Ollama Modelfile beside it.\nmobile-hf: a checkpoint of a mobile plan as a folder that transformers loads "
     "(quant_method gemma): packed codes, scales of rows, activations and caches.\n"
-    "litertlm: the same as one file that LiteRT-LM runs on phones: graphs, tokenizer, metadata, chat template. With --template "
+    "litertlm: the same as one file that LiteRT-LM runs on phones: graphs, tokenizer, metadata, chat template. With "
+    "--template "
     "the codes and scales go into an existing .litertlm file of the same architecture, and all else of it stays.\n"
     "All stream: memory stays bounded whatever the model's size.",
     "  gemma-qat export runs/e2b/checkpoint --format gguf --out e2b.gguf\n"
@@ -40,11 +42,12 @@ void write_litertlm(const ModelFolder& folder, const std::filesystem::path& out,
   inputs.context = options["context"].as<int64_t>();
   if (options.count("prefill") > 0) inputs.prefill_lengths = options["prefill"].as<std::vector<int64_t>>();
   const auto embedder = options["embedder"].as<std::string>();
-  if (embedder != "separate" && embedder != "shared") fail_usage("--embedder ", embedder, ": wanted separate or shared");
+  if (embedder != "separate" && embedder != "shared")
+    fail_usage("--embedder ", embedder, ": wanted separate or shared");
   inputs.embedder = embedder == "shared" ? EmbedderLayout::Shared : EmbedderLayout::Separate;
   const auto figures = export_litertlm(inputs);
-  std::printf("wrote %s (%s, context %" PRId64 ")\n", out.c_str(), format_bytes(static_cast<double>(figures.file_bytes)).c_str(),
-              figures.context);
+  std::printf("wrote %s (%s, context %" PRId64 ")\n", out.c_str(),
+              format_bytes(static_cast<double>(figures.file_bytes)).c_str(), figures.context);
 }
 
 }  // namespace
@@ -53,11 +56,14 @@ int command_export(const Arguments& arguments) {
   const auto parsed = parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {
-        options.add_options()("format", "gguf, mobile-hf or litertlm", cxxopts::value<std::string>()->default_value("gguf"))(
+        options.add_options()("format", "gguf, mobile-hf or litertlm",
+                              cxxopts::value<std::string>()->default_value("gguf"))(
             "out", "file or folder to write", cxxopts::value<std::string>())("force", "replace it if it is there")(
             "name", "general.name in the file (default: the folder's name)", cxxopts::value<std::string>())(
-            "context", "litertlm: positions (default: 4096, or the model's limit)", cxxopts::value<int64_t>()->default_value("0"))(
-            "prefill", "litertlm: lengths of prefill signatures (default: 8,32,128,512)", cxxopts::value<std::vector<int64_t>>())(
+            "context", "litertlm: positions (default: 4096, or the model's limit)",
+            cxxopts::value<int64_t>()->default_value("0"))(
+            "prefill", "litertlm: lengths of prefill signatures (default: 8,32,128,512)",
+            cxxopts::value<std::vector<int64_t>>())(
             "embedder", "litertlm: separate (as Google's files) or shared (one table for embedding and head)",
             cxxopts::value<std::string>()->default_value("separate"))(
             "template", "litertlm: file to put codes and scales into", cxxopts::value<std::string>())(

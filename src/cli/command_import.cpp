@@ -17,13 +17,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const CommandHelp kHelp{
-    "gemma-qat import FOLDER --out CHECKPOINT",
-    "Turns a quantized folder in transformers' mobile format (quant_method gemma, such as Google's mobile checkpoints) into a "
-    "checkpoint: its codes and scales are kept exactly, and training goes on from them with plan=model. Packed widths are "
-    "checked against shapes, so that a wrong pattern in config.json is an error and not garbage.",
-    "  gemma-qat import gemma-4-E2B-it-qat-mobile-transformers --out e2b-mobile\n"
-    "  gemma-qat train configs/train/gemma4_e2b_mobile.json model=e2b-mobile plan=model data.train=chats.jsonl out=runs/e2b"};
+const CommandHelp kHelp{"gemma-qat import FOLDER --out CHECKPOINT",
+                        "Turns a quantized folder in transformers' mobile format (quant_method gemma, such as Google's "
+                        "mobile checkpoints) into a "
+                        "checkpoint: its codes and scales are kept exactly, and training goes on from them with "
+                        "plan=model. Packed widths are "
+                        "checked against shapes, so that a wrong pattern in config.json is an error and not garbage.",
+                        "  gemma-qat import gemma-4-E2B-it-qat-mobile-transformers --out e2b-mobile\n"
+                        "  gemma-qat train configs/train/gemma4_e2b_mobile.json model=e2b-mobile plan=model "
+                        "data.train=chats.jsonl out=runs/e2b"};
 
 void write_witness(const fs::path& folder) {
   const at::NoGradGuard no_grad;
@@ -40,18 +42,20 @@ int command_import(const Arguments& arguments) {
   const auto parsed = parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {
-        options.add_options()("out", "checkpoint folder to write", cxxopts::value<std::string>())("force",
-                                                                                                 "replace it if it is there");
+        options.add_options()("out", "checkpoint folder to write", cxxopts::value<std::string>())(
+            "force", "replace it if it is there");
       },
       1, 1);
   if (parsed.helped) return 0;
   if (parsed.options.count("out") == 0) fail_usage("--out is missing\n  usage: ", kHelp.usage);
   const fs::path out = parsed.options["out"].as<std::string>();
-  if (fs::exists(out) && parsed.options.count("force") == 0) fail_usage(out.string(), ": is there already; --force replaces it");
+  if (fs::exists(out) && parsed.options.count("force") == 0)
+    fail_usage(out.string(), ": is there already; --force replaces it");
   const fs::path path = parsed.positional[0];
   if (!MobileFolder::is_one(path)) {
-    fail(path.string(), ": is no folder of the mobile format: its config.json has no quantization_config with quant_method "
-                        "\"gemma\"");
+    fail(path.string(),
+         ": is no folder of the mobile format: its config.json has no quantization_config with quant_method "
+         "\"gemma\"");
   }
   import_mobile_folder(MobileFolder(path), out, write_witness);
   std::printf("wrote %s\n", out.c_str());

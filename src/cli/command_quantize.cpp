@@ -19,9 +19,12 @@ namespace fs = std::filesystem;
 
 const CommandHelp kHelp{
     "gemma-qat quantize --model FOLDER --plan PLAN [--method rtn|mse] [--data FILE] --out CHECKPOINT",
-    "Quantizes a model without training: the baseline that QAT is compared with. Writes the same kind of checkpoint as train, "
-    "so export, verify, eval and compare treat both alike. Method rtn rounds every value to the nearest code, under the "
-    "largest magnitude of its row and of its activation; mse searches the scales of int2, int4 and int8 rows and of static "
+    "Quantizes a model without training: the baseline that QAT is compared with. Writes the same kind of checkpoint as "
+    "train, "
+    "so export, verify, eval and compare treat both alike. Method rtn rounds every value to the nearest code, under "
+    "the "
+    "largest magnitude of its row and of its activation; mse searches the scales of int2, int4 and int8 rows and of "
+    "static "
     "activations for the least squared error. Plans with static activations need --data to calibrate them.",
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0 --out runs/e2b-rtn\n"
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0-google --kv-cache q8_0 --out runs/e2b-rtn-kv8\n"
@@ -70,10 +73,12 @@ int command_quantize(const Arguments& arguments) {
             "data", "file to calibrate static activations with (JSONL or text)", cxxopts::value<std::string>())(
             "rows", "packed rows of it that are looked at", cxxopts::value<int64_t>()->default_value("32"))(
             "sequence-length", "tokens of a row", cxxopts::value<int64_t>()->default_value("512"))(
-            "calibration", "least_error, percentile or maximum, instead of the method's", cxxopts::value<std::string>())(
-            "activations", "none, or input for inputs only, instead of the plan's", cxxopts::value<std::string>())(
-            "chat-template", "template of conversations in --data, where the model has none", cxxopts::value<std::string>())(
-            "kv-cache", "none, q8_0 or int8 instead of the plan's", cxxopts::value<std::string>())(
+            "calibration", "least_error, percentile or maximum, instead of the method's",
+            cxxopts::value<std::string>())("activations", "none, or input for inputs only, instead of the plan's",
+                                           cxxopts::value<std::string>())(
+            "chat-template", "template of conversations in --data, where the model has none",
+            cxxopts::value<std::string>())("kv-cache", "none, q8_0 or int8 instead of the plan's",
+                                           cxxopts::value<std::string>())(
             "out", "checkpoint folder to write", cxxopts::value<std::string>())("force", "replace it if it is there");
       },
       0, 0);
@@ -82,7 +87,8 @@ int command_quantize(const Arguments& arguments) {
     if (parsed.options.count(name) == 0) fail_usage("--", name, " is missing\n  usage: ", kHelp.usage);
   }
   const fs::path out = parsed.options["out"].as<std::string>();
-  if (fs::exists(out) && parsed.options.count("force") == 0) fail_usage(out.string(), ": is there already; --force replaces it");
+  if (fs::exists(out) && parsed.options.count("force") == 0)
+    fail_usage(out.string(), ": is there already; --force replaces it");
 
   const at::NoGradGuard no_grad;
   const TrainConfig config = read_config(parsed.options);
@@ -93,7 +99,8 @@ int command_quantize(const Arguments& arguments) {
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
   if (fake_quant.needs_calibration()) {
     if (config.data.train.empty()) {
-      fail_usage("the plan \"", base.plan()->name, "\" has static activations; name a file to calibrate them with: --data FILE");
+      fail_usage("the plan \"", base.plan()->name,
+                 "\" has static activations; name a file to calibrate them with: --data FILE");
     }
     TrainingData data(config, base.config());
     const auto rows = data.first_rows(config.quantization.calibration.rows);

@@ -63,13 +63,14 @@ void print(const nlohmann::ordered_json& json, bool as_json) {
     Total& total = totals[weight["scheme"].get<std::string>()];
     total.weights += 1;
     total.bytes += weight["bytes"].get<int64_t>();
-    total.static_ends += static_cast<int64_t>(weight.contains("input_scale")) + static_cast<int64_t>(weight.contains("output_scale"));
+    total.static_ends +=
+        static_cast<int64_t>(weight.contains("input_scale")) + static_cast<int64_t>(weight.contains("output_scale"));
   }
   std::printf("%s\n", json["kind"].get<std::string>().c_str());
   if (json.contains("sections")) {
     for (const auto& section : json["sections"]) {
-      std::printf("  section of type %d %-28s %10s\n", section["type"].get<int>(), section["name"].get<std::string>().c_str(),
-                  format_bytes(section["bytes"].get<double>()).c_str());
+      std::printf("  section of type %d %-28s %10s\n", section["type"].get<int>(),
+                  section["name"].get<std::string>().c_str(), format_bytes(section["bytes"].get<double>()).c_str());
     }
   }
   std::printf("\n%-8s %8s %10s %18s\n", "scheme", "matrices", "size", "static int8 ends");
@@ -86,7 +87,9 @@ void print(const nlohmann::ordered_json& json, bool as_json) {
 void list_mobile_folder(const std::filesystem::path& path, bool as_json) {
   const MobileFolder folder(path);
   const MobileFolderModel model(folder);
-  print({{"kind", "mobile folder (quant_method gemma)"}, {"weights", describe_weights(model)}, {"caches", describe_caches(model)}},
+  print({{"kind", "mobile folder (quant_method gemma)"},
+         {"weights", describe_weights(model)},
+         {"caches", describe_caches(model)}},
         as_json);
 }
 

@@ -23,12 +23,15 @@ namespace fs = std::filesystem;
 
 void describe_model_options(cxxopts::Options& options) {
   options.add_options()("plain", "checkpoints: compute with the BF16 masters, without fake quantization")(
-      "dtype", "model folders and checkpoints: bfloat16 or float32", cxxopts::value<std::string>()->default_value("float32"))(
+      "dtype", "model folders and checkpoints: bfloat16 or float32",
+      cxxopts::value<std::string>()->default_value("float32"))(
       "arithmetic", "exported files: float (what training computed) or device (llama.cpp's or LiteRT's)",
       cxxopts::value<std::string>()->default_value("float"))(
-      "kv,kv-cache", "exported files: f32 (or float), f16, q8_0 or int8 (default: GGUF f32 for float and f16 for device, "
-                     "mobile int8 where it has the scales)", cxxopts::value<std::string>())(
-      "chat-template", "gemma4, gemma4-large or gemma3 instead of the model's own", cxxopts::value<std::string>())(
+      "kv,kv-cache",
+      "exported files: f32 (or float), f16, q8_0 or int8 (default: GGUF f32 for float and f16 for device, "
+      "mobile int8 where it has the scales)",
+      cxxopts::value<std::string>())("chat-template", "gemma4, gemma4-large or gemma3 instead of the model's own",
+                                     cxxopts::value<std::string>())(
       "tokenizer", "GGUF: model folder whose tokenizer.json is used (for files without merges: Gemma 3)",
       cxxopts::value<std::string>())("threads", "0 = all cores", cxxopts::value<int>()->default_value("0"));
 }
@@ -53,7 +56,10 @@ ModelOptions read_model_options(const cxxopts::ParseResult& parsed) {
 }
 
 const Tokenizer& OpenedModel::require_tokenizer(const std::string& path) const {
-  if (!tokenizer) fail(path, ": brings no tokenizer that is understood; name a model folder with --tokenizer, or pass ids with generate --tokens");
+  if (!tokenizer)
+    fail(path,
+         ": brings no tokenizer that is understood; name a model folder with --tokenizer, or pass ids with generate "
+         "--tokens");
   return *tokenizer;
 }
 
@@ -80,7 +86,8 @@ struct FileOwner {
 void add_stop_tokens(OpenedModel& opened) {
   opened.stop_tokens.assign(opened.config.eos_tokens.begin(), opened.config.eos_tokens.end());
   if (!opened.tokenizer || !opened.chat_template) return;
-  for (const int32_t id : chat_stop_ids(*opened.tokenizer, opened.chat_template->kind)) opened.stop_tokens.push_back(id);
+  for (const int32_t id : chat_stop_ids(*opened.tokenizer, opened.chat_template->kind))
+    opened.stop_tokens.push_back(id);
 }
 
 void measure_size(OpenedModel& opened, const ModelFolder& folder, bool plain) {
@@ -156,7 +163,8 @@ OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
 }
 
 // Codes with their scales, and what is not quantized; each weight once, also where a head repeats the table.
-void measure_size(OpenedModel& opened, const WeightTable& table, const std::function<uint64_t(const WeightSpec&)>& bytes_of) {
+void measure_size(OpenedModel& opened, const WeightTable& table,
+                  const std::function<uint64_t(const WeightSpec&)>& bytes_of) {
   int64_t elements = 0;
   for (const WeightSpec& weight : table.weights()) {
     if (weight.role == WeightRole::OutputHead) continue;
@@ -196,7 +204,8 @@ OpenedModel open_litertlm(const fs::path& path, const ModelOptions& options) {
   measure_size(opened, WeightTable(opened.config), [&](const WeightSpec& weight) {
     if (weight.role == WeightRole::PerLayerEmbedding) {
       uint64_t bytes = 0;
-      for (const WeightView& table : description.per_layer_tables()) bytes += table.blocks.size() + table.scales.size_bytes();
+      for (const WeightView& table : description.per_layer_tables())
+        bytes += table.blocks.size() + table.scales.size_bytes();
       return bytes;
     }
     const WeightView& stored = description.weight(weight.name);

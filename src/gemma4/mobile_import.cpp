@@ -46,7 +46,8 @@ void write_master(const MobileWeight& weight, const WeightSpec& spec,
     const auto bytes = weight.bytes.subspan(static_cast<size_t>(row) * row_bytes, row_bytes);
     if (weight.scheme->has_row_scales()) {
       unpack_codes(weight.scheme->id, CodeBytes::Offset, bytes, codes);
-      decode_groups(codes, weight.scales.subspan(static_cast<size_t>(row) * per_row, per_row), spec.scale_width, values);
+      decode_groups(codes, weight.scales.subspan(static_cast<size_t>(row) * per_row, per_row), spec.scale_width,
+                    values);
     } else {
       decode_blocks(weight.scheme->id, bytes, values);
     }
@@ -120,7 +121,8 @@ void import_mobile_folder(const MobileFolder& folder, const fs::path& out,
     write_master(folder.weight(spec.name), spec, write);
   };
   for (const WeightSpec& spec : table.weights()) {
-    if (scheme(plan.of(spec.name).scheme).has_row_scales()) contents.row_scales[spec.name] = folder.weight(spec.name).scales;
+    if (scheme(plan.of(spec.name).scheme).has_row_scales())
+      contents.row_scales[spec.name] = folder.weight(spec.name).scales;
   }
   contents.static_scales = folder.static_scales();
   contents.write_more = [&](const fs::path& target) {

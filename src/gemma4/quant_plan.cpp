@@ -10,7 +10,6 @@
 namespace qat {
 namespace fs = std::filesystem;
 
-
 namespace {
 
 // "int8" or "none".
@@ -41,9 +40,10 @@ WeightPlan parse_rule(const nlohmann::json& rule, const std::string& where) {
     } else if (item.key() == "output") {
       plan.quantizes_output = is_int8(item.value(), where + ": output");
     } else {
-      fail_usage(where, ": ", item.key(), " = ", item.value().dump(),
-                 " is not understood (scheme; double_wide; scales: rule, stored; frozen: true, false; scale_per: row, slice; "
-                 "input, output: int8, none)");
+      fail_usage(
+          where, ": ", item.key(), " = ", item.value().dump(),
+          " is not understood (scheme; double_wide; scales: rule, stored; frozen: true, false; scale_per: row, slice; "
+          "input, output: int8, none)");
     }
   }
   if (plan.scales == ScaleSource::Stored && !scheme(plan.scheme).allows_stored_scales) {
@@ -60,9 +60,7 @@ std::optional<Scheme> parse_cache(const nlohmann::json& document, const std::str
   fail_usage(where, ": kv_cache ", found->dump(), " is not supported (none, q8_0, int8)");
 }
 
-std::string cache_name(const std::optional<Scheme>& cache) {
-  return cache ? std::string(scheme(*cache).name) : "none";
-}
+std::string cache_name(const std::optional<Scheme>& cache) { return cache ? std::string(scheme(*cache).name) : "none"; }
 
 void check_rows_divide(const WeightSpec& weight, const WeightPlan& plan, const std::string& plan_name) {
   const QuantScheme& chosen = scheme(plan.scheme);
@@ -76,7 +74,8 @@ void check_rows_divide(const WeightSpec& weight, const WeightPlan& plan, const s
 void check_ends(const WeightSpec& weight, const WeightPlan& plan, const std::string& where) {
   if (!plan.quantizes_input && !plan.quantizes_output) return;
   if (is_linear(weight.role) && scheme(plan.scheme).has_row_scales()) return;
-  fail_usage(where, ": ", weight.name, ": only linears with int2, int4 or int8 weights have quantized inputs and outputs");
+  fail_usage(where, ": ", weight.name,
+             ": only linears with int2, int4 or int8 weights have quantized inputs and outputs");
 }
 
 Scheme parse_double_wide(const nlohmann::json& value, WeightRole role, const std::string& where) {
@@ -88,7 +87,8 @@ Scheme parse_double_wide(const nlohmann::json& value, WeightRole role, const std
 }
 
 // "activations": {"input": "int8", "output": "int8"}: of every linear whose weights have a scale per row.
-void parse_activations(const nlohmann::json& document, const std::string& where, std::map<WeightRole, WeightPlan>& rules) {
+void parse_activations(const nlohmann::json& document, const std::string& where,
+                       std::map<WeightRole, WeightPlan>& rules) {
   const auto found = document.find("activations");
   if (found == document.end() || *found == "none") return;
   if (!found->is_object()) fail_usage(where, ": activations: wanted \"none\" or {\"input\": …, \"output\": …}");
@@ -141,7 +141,8 @@ nlohmann::ordered_json ResolvedPlan::to_json() const {
   return json;
 }
 
-ResolvedPlan ResolvedPlan::from_json(const nlohmann::json& document, const WeightTable& table, const std::string& where) {
+ResolvedPlan ResolvedPlan::from_json(const nlohmann::json& document, const WeightTable& table,
+                                     const std::string& where) {
   if (!document.is_object() || document.value("format", 0) != 1 || !document.contains("weights") ||
       !document["weights"].is_object()) {
     fail(where, ": is not a quantization.json of format 1");
@@ -176,7 +177,8 @@ QuantPlan QuantPlan::parse(const nlohmann::json& document, const std::string& na
   plan.about = document.value("about", "");
   plan.key_value_cache = parse_cache(document, where);
   const auto rules = document.find("weights");
-  if (rules == document.end() || !rules->is_object() || rules->empty()) fail_usage(where, ": has no rules under \"weights\"");
+  if (rules == document.end() || !rules->is_object() || rules->empty())
+    fail_usage(where, ": has no rules under \"weights\"");
   for (const auto& item : rules->items()) {
     const auto role = role_by_name(item.key());
     if (!role || !is_matrix(*role)) {
@@ -201,8 +203,8 @@ QuantPlan QuantPlan::load(const std::string& name_or_path) {
     std::string known;
     for (const std::string& plan : known_plans()) known += (known.empty() ? "" : ", ") + plan;
     const auto nearest = nearest_name(name_or_path, known_plans());
-    fail_usage("plan \"", name_or_path, "\": neither a file nor a known plan", nearest ? "; did you mean \"" + *nearest + "\"?" : "",
-               "\n  known plans: ", known);
+    fail_usage("plan \"", name_or_path, "\": neither a file nor a known plan",
+               nearest ? "; did you mean \"" + *nearest + "\"?" : "", "\n  known plans: ", known);
   }
   const fs::path file = is_file ? fs::path(name_or_path) : named;
   return parse(load_json(file), file.stem().string(), file.string());

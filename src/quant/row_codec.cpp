@@ -48,7 +48,8 @@ void encode_groups(Scheme id, std::span<const float> values, std::span<const flo
   encode_all(id, values, scales, width, codes);
 }
 
-void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width, std::span<float> values) {
+void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
+                   std::span<float> values) {
   check_sizes(codes.size(), scales.size(), width, values.size());
   for (size_t i = 0; i < codes.size(); ++i) {
     values[i] = grid::integer_value(codes[i], scales[i / static_cast<size_t>(width)]);
@@ -103,7 +104,8 @@ float searched_scale(Scheme id, std::span<const float> group) {
     }
   };
   for (int i = 1; i <= candidates; ++i) {
-    consider(static_cast<float>(static_cast<double>(largest) * std::pow(smallest_share, static_cast<double>(i) / candidates)));
+    consider(static_cast<float>(static_cast<double>(largest) *
+                                std::pow(smallest_share, static_cast<double>(i) / candidates)));
   }
   for (int i = 0; i < kRefinements; ++i) {
     const auto products = kernels::code_products(group.data(), group.size(), grid_of(id, best));

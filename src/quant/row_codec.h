@@ -1,6 +1,6 @@
 // Values <-> signed integer codes under one fp32 scale per group: rows of Int2, Int4 and Int8 weights (or slices of a
-// table's rows), static int8 activations, the int8 KV cache. Highway kernels that equal the scalar rules of grid.h bit for
-// bit. Multithreading is the caller's.
+// table's rows), static int8 activations, the int8 KV cache. Highway kernels that equal the scalar rules of grid.h bit
+// for bit. Multithreading is the caller's.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +18,19 @@ void encode_groups(Scheme scheme, std::span<const float> values, std::span<const
                    std::span<int8_t> codes);
 
 // The exact fp32 values that codes stand for.
-void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width, std::span<float> values);
+void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
+                   std::span<float> values);
 
 // Whether every run of `groups` scales, two or more, is one number: the slices of a table's row that share a scale.
 bool groups_share_scales(std::span<const float> scales, int64_t groups);
 
-// decode(encode(values)) of one group, in fp32: the forward value of fake-quantized weights (BF16 masters, widened), static
-// int8 activations and int8 caches. `results` may be `values`.
+// decode(encode(values)) of one group, in fp32: the forward value of fake-quantized weights (BF16 masters, widened),
+// static int8 activations and int8 caches. `results` may be `values`.
 void fake_quantize_group(Scheme scheme, std::span<const float> values, float scale, std::span<float> results);
 
 // What the backward pass of learned scales needs of one group (LSQ, arXiv 1902.08153). With v = value * inverse:
-// `masked` gets the gradient where v is inside the code range and 0 elsewhere (may alias `gradient`); returned is the sum of
-// gradient * (round(v) - v) inside, gradient * code_min or code_max outside.
+// `masked` gets the gradient where v is inside the code range and 0 elsewhere (may alias `gradient`); returned is the
+// sum of gradient * (round(v) - v) inside, gradient * code_min or code_max outside.
 double scale_gradient(Scheme scheme, std::span<const float> values, std::span<const float> gradient, float scale,
                       std::span<float> masked);
 

@@ -26,7 +26,8 @@ HWY_INLINE hn::Vec<FloatTag> load(FloatTag tag, const BFloat16* values) {
   return hn::BitCast(tag, hn::ShiftLeft<16>(bits));
 }
 
-// The code as a whole float, never -0. The comparisons choose the limit for a NaN, as fmin and fmax of the scalar rule do.
+// The code as a whole float, never -0. The comparisons choose the limit for a NaN, as fmin and fmax of the scalar rule
+// do.
 HWY_INLINE hn::Vec<FloatTag> code_of(FloatTag tag, hn::Vec<FloatTag> value, const IntegerGrid& grid) {
   const auto scaled = hn::Mul(value, hn::Set(tag, grid.inverse));
   const auto upper = hn::IfThenElse(hn::Lt(scaled, hn::Set(tag, grid.code_max)), scaled, hn::Set(tag, grid.code_max));
@@ -50,7 +51,8 @@ HWY_INLINE void encode(const Value* values, size_t count, const IntegerGrid& gri
   const size_t lanes = hn::Lanes(tag);
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    hn::StoreU(hn::DemoteTo(bytes, hn::ConvertTo(integers, code_of(tag, load(tag, values + i), grid))), bytes, codes + i);
+    hn::StoreU(hn::DemoteTo(bytes, hn::ConvertTo(integers, code_of(tag, load(tag, values + i), grid))), bytes,
+               codes + i);
   }
   for (; i < count; ++i) codes[i] = static_cast<int8_t>(scalar_code(widen(values[i]), grid));
 }
@@ -196,7 +198,8 @@ double squared_error(const float* values, size_t count, const IntegerGrid& grid)
 CodeProducts code_products(const float* values, size_t count, const IntegerGrid& grid) {
   return HWY_DYNAMIC_DISPATCH(code_products_float)(values, count, grid);
 }
-double scale_gradient(const float* values, const float* gradient, size_t count, const IntegerGrid& grid, float* masked) {
+double scale_gradient(const float* values, const float* gradient, size_t count, const IntegerGrid& grid,
+                      float* masked) {
   return HWY_DYNAMIC_DISPATCH(scale_gradient_float)(values, gradient, count, grid, masked);
 }
 

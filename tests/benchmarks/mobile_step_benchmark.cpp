@@ -1,5 +1,5 @@
-// What full mobile fake quantization (weights, both ends of every linear, KV cache, learned scales) adds to a training step, on
-// layers of E2B's shape: three sliding layers, a full one, and a double-wide one that shares keys and values.
+// What full mobile fake quantization (weights, both ends of every linear, KV cache, learned scales) adds to a training
+// step, on layers of E2B's shape: three sliding layers, a full one, and a double-wide one that shares keys and values.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/tensor.h>

@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/mapped_file.h"
-#include "exporters/mobile_checkpoint.h"
 #include "exporters/litertlm_exporter.h"
+#include "exporters/mobile_checkpoint.h"
 #include "exporters/mobile_exporter.h"
 #include "exporters/verify.h"
 #include "fake_quant/prepare.h"
