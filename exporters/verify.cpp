@@ -13,6 +13,7 @@
 #include "core/terminal.h"
 #include "data/tokenizer.h"
 #include "exporters/gguf_decoder.h"
+#include "exporters/master_value.h"
 #include "exporters/witness_caches.h"
 #include "exporters/witness_logits.h"
 #include "gemma4/witness.h"
@@ -25,28 +26,6 @@ namespace qat {
 namespace {
 
 constexpr int64_t kBlocksPerPiece = 1 << 13;
-
-float master_value(const TensorView& tensor, int64_t index) {
-  const std::byte* data = tensor.bytes.data();
-  switch (tensor.type) {
-    case ElementType::BF16: {
-      BFloat16 value{};
-      std::memcpy(&value, data + index * 2, 2);
-      return to_float(value);
-    }
-    case ElementType::F16: {
-      Float16 value{};
-      std::memcpy(&value, data + index * 2, 2);
-      return to_float(value);
-    }
-    default: {
-      QAT_CHECK(tensor.type == ElementType::F32);
-      float value = 0;
-      std::memcpy(&value, data + index * 4, 4);
-      return value;
-    }
-  }
-}
 
 class GgufVerification {
  public:
@@ -106,12 +85,12 @@ class GgufVerification {
     const auto model = make_reference_model(file_, reference);
     WitnessLogits logits(*witness_);
     logits.compare(*model, [&](int64_t position) { caches.start_prompt(position); });
-    report_.cached_codes = caches.codes();
-    report_.cached_codes_aside = caches.codes_aside();
+    report_.cached_codes = caches.comparison().codes();
+    report_.cached_codes_aside = caches.comparison().codes_aside();
     report_.witness_positions = logits.positions();
     report_.largest_logit_difference = logits.largest_difference();
     // Logits behind another cache say nothing more.
-    if (const std::string fault = caches.fault(); !fault.empty()) return differ("key-value cache", fault);
+    if (const std::string fault = caches.comparison().fault(); !fault.empty()) return differ("key-value cache", fault);
     if (const std::string fault = logits.fault(); !fault.empty()) report_.differences.push_back(fault);
   }
 
@@ -164,14 +143,7 @@ class GgufVerification {
     });
     const WeightDigest found{codes.finish(), scales.finish(), values.finish()};
     if (found == expected->second) return;
-    std::string parts;
-    const auto add = [&](bool differs, const char* name) {
-      if (differs) parts += (parts.empty() ? "" : ", ") + std::string(name);
-    };
-    add(found.codes != expected->second.codes, "codes");
-    add(found.scales != expected->second.scales, "scales");
-    add(found.values != expected->second.values, "the matrix that the forward pass read");
-    differ(tensor.name, parts + " differ from what training used" + locate(weight, tensor));
+    differ(tensor.name, differing_parts(found, expected->second) + " differ from what training used" + locate(weight, tensor));
   }
 
   // Where the file first leaves what the scalar rule makes of the checkpoint's master. Q4_0 and Q8_0.

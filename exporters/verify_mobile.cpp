@@ -1,11 +1,11 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <set>
 
 #include "core/error.h"
 #include "core/sha256.h"
 #include "core/terminal.h"
+#include "exporters/master_value.h"
 #include "exporters/verify.h"
 #include "exporters/witness_edges.h"
 #include "exporters/witness_logits.h"
@@ -31,12 +31,6 @@ int8_t code_of(const WeightView& weight, std::span<const std::byte> bytes, size_
   const int half = 1 << (bits - 1);
   if (bits < 8 && weight.code_bytes == CodeBytes::Offset) return static_cast<int8_t>(stored - half);
   return static_cast<int8_t>(stored >= half ? stored - 2 * half : stored);
-}
-
-float master_value(const TensorView& master, int64_t index) {
-  QAT_CHECK(master.type == ElementType::BF16);
-  const auto* bytes = reinterpret_cast<const uint8_t*>(master.bytes.data()) + index * 2;
-  return std::bit_cast<float>(static_cast<uint32_t>(bytes[0]) << 16 | static_cast<uint32_t>(bytes[1]) << 24);
 }
 
 class MobileVerification {
@@ -65,12 +59,13 @@ class MobileVerification {
   }
 
   void compare_logits(const WitnessEdges& edges, const WitnessLogits& logits) {
-    report_.edge_codes = edges.codes();
-    report_.edge_codes_aside = edges.codes_aside();
+    report_.edge_codes = edges.comparison().codes();
+    report_.edge_codes_aside = edges.comparison().codes_aside();
     report_.witness_positions = logits.positions();
     report_.largest_logit_difference = logits.largest_difference();
     // Logits behind other activations say nothing more.
-    if (const std::string fault = edges.fault(); !fault.empty()) return differ("static activations", fault);
+    if (const std::string fault = edges.comparison().fault(); !fault.empty())
+      return differ("static activations", fault);
     if (const std::string fault = logits.fault(); !fault.empty()) report_.differences.push_back(fault);
   }
 
@@ -108,14 +103,7 @@ class MobileVerification {
     report_.blocks += weight.row_scales();
     const WeightDigest found = digest(weight, parts);
     if (found == expected->second) return;
-    std::string differing;
-    const auto add = [&](bool differs, const char* what) {
-      if (differs) differing += (differing.empty() ? "" : ", ") + std::string(what);
-    };
-    add(found.codes != expected->second.codes, "codes");
-    add(found.scales != expected->second.scales, "scales");
-    add(found.values != expected->second.values, "the matrix that the forward pass read");
-    differ(name, differing + " differ from what training used");
+    differ(name, differing_parts(found, expected->second) + " differ from what training used");
   }
 
   WeightDigest digest(const WeightSpec& weight, const std::vector<WeightView>& parts) const {

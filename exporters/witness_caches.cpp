@@ -39,7 +39,7 @@ void WitnessCaches::compare(const std::string& what, int64_t first_position, int
   const size_t position_bytes = rows.size() / static_cast<size_t>(positions);
   const size_t offset = static_cast<size_t>(prompt_start_ + first_position) * position_bytes;
   if (offset + rows.size() > witness.size()) {
-    if (fault_.empty()) fault_ = "the witness lacks the " + what + "; train or quantize again";
+    comparison_.add_fault("the witness lacks the " + what + "; train or quantize again");
     return;
   }
   const std::span<const std::byte> expected = witness.subspan(offset, rows.size());
@@ -53,25 +53,14 @@ void WitnessCaches::compare_block(const std::string& what, std::span<const std::
                                   std::span<const std::byte> found) {
   const float wanted = scale_of(expected);
   const float scale = scale_of(found);
-  if (!(std::abs(scale - wanted) <= kScaleTolerance * std::abs(wanted) + kSmallestStep) && fault_.empty()) {
-    fault_ = join(what, ": a scale is ", scale, ", training cached ", wanted);
+  if (!(std::abs(scale - wanted) <= kScaleTolerance * std::abs(wanted) + kSmallestStep)) {
+    comparison_.add_fault(join(what, ": a scale is ", scale, ", training cached ", wanted));
   }
-  for (size_t i = 2; i < expected.size(); ++i) {
-    const int difference = std::abs(static_cast<int8_t>(found[i]) - static_cast<int8_t>(expected[i]));
-    ++codes_;
-    codes_aside_ += difference > 0 ? 1 : 0;
-    if (difference > 1 && fault_.empty()) {
-      fault_ = join(what, ": a code is ", static_cast<int>(static_cast<int8_t>(found[i])), ", training cached ",
-                    static_cast<int>(static_cast<int8_t>(expected[i])));
-    }
-  }
-}
-
-std::string WitnessCaches::fault() const {
-  if (!fault_.empty()) return fault_;
-  if (static_cast<double>(codes_aside_) <= kLargestEdgeShare * static_cast<double>(codes_)) return "";
-  return join(codes_aside_, " of ", codes_,
-              " codes are one step beside those that training cached; training used another rule");
+  const auto codes_of = [](std::span<const std::byte> block) {
+    const auto codes = block.subspan(sizeof(Float16));
+    return std::span(reinterpret_cast<const int8_t*>(codes.data()), codes.size());
+  };
+  comparison_.compare(what, codes_of(expected), codes_of(found));
 }
 
 }  // namespace qat

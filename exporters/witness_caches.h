@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "exporters/code_comparison.h"
 #include "gemma4/witness.h"
 #include "reference/key_value_cache.h"
 
@@ -25,10 +26,7 @@ class WitnessCaches final : public CacheObserver {
   void appended(int64_t layer, int64_t first_position, int64_t positions, std::span<std::byte> keys,
                 std::span<std::byte> values) override;
 
-  int64_t codes() const { return codes_; }
-  int64_t codes_aside() const { return codes_aside_; }
-  // What differs by more than rounding explains; empty if nothing does.
-  std::string fault() const;
+  const CodeComparison& comparison() const { return comparison_; }
 
  private:
   void compare(const std::string& what, int64_t first_position, int64_t positions, std::span<const std::byte> witness,
@@ -37,9 +35,7 @@ class WitnessCaches final : public CacheObserver {
 
   const Witness& witness_;
   int64_t prompt_start_ = 0;
-  int64_t codes_ = 0;
-  int64_t codes_aside_ = 0;
-  std::string fault_;
+  CodeComparison comparison_{kLargestEdgeShare, "cached"};
 };
 
 }  // namespace qat

@@ -1,7 +1,6 @@
 #include "exporters/witness_edges.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "core/error.h"
@@ -38,7 +37,7 @@ void WitnessEdges::compare_values(const std::string& edge, std::string_view weig
   if (expected.empty()) return;
   std::vector<int8_t> found(all.size());
   encode_groups(Scheme::Int8, all, {&scale, 1}, values.size(), found);
-  compare_codes(edge, expected, found);
+  comparison_.compare(edge, expected, found);
   decode_groups(expected, {&scale, 1}, values.size(), all);
 }
 
@@ -49,7 +48,7 @@ void WitnessEdges::appended(int64_t layer, int64_t first_position, int64_t posit
     const auto expected =
         expected_codes(edge, first_position, bytes.size(), bytes.size() / static_cast<size_t>(positions));
     if (expected.empty()) return;
-    compare_codes(edge, expected, {reinterpret_cast<const int8_t*>(bytes.data()), bytes.size()});
+    comparison_.compare(edge, expected, {reinterpret_cast<const int8_t*>(bytes.data()), bytes.size()});
     std::ranges::copy(std::as_bytes(expected), bytes.begin());
   };
   compare("key_cache", keys);
@@ -63,28 +62,8 @@ std::span<const int8_t> WitnessEdges::expected_codes(const std::string& edge, in
   if (found != witness_.edges.end() && offset + count <= found->second.size()) {
     return std::span(found->second).subspan(offset, count);
   }
-  if (fault_.empty()) fault_ = "the witness lacks the codes of " + edge + "; train or quantize again";
+  comparison_.add_fault("the witness lacks the codes of " + edge + "; train or quantize again");
   return {};
-}
-
-void WitnessEdges::compare_codes(const std::string& edge, std::span<const int8_t> expected,
-                                 std::span<const int8_t> found) {
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const int difference = std::abs(found[i] - expected[i]);
-    codes_aside_ += difference > 0 ? 1 : 0;
-    if (difference > 1 && fault_.empty()) {
-      fault_ =
-          join(edge, ": a code is ", static_cast<int>(found[i]), ", training used ", static_cast<int>(expected[i]));
-    }
-  }
-  codes_ += static_cast<int64_t>(expected.size());
-}
-
-std::string WitnessEdges::fault() const {
-  if (!fault_.empty()) return fault_;
-  if (static_cast<double>(codes_aside_) <= kLargestEdgeCodeShare * static_cast<double>(codes_)) return "";
-  return join(codes_aside_, " of ", codes_,
-              " codes are one step beside those that training used; training used another rule or scale");
 }
 
 }  // namespace qat

@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "exporters/code_comparison.h"
 #include "gemma4/weight_table.h"
 #include "gemma4/witness.h"
 #include "reference/key_value_cache.h"
@@ -34,26 +35,20 @@ class WitnessEdges final : public CacheObserver, public LinearObserver {
   void appended(int64_t layer, int64_t first_position, int64_t positions, std::span<std::byte> keys,
                 std::span<std::byte> values) override;
 
-  int64_t codes() const { return codes_; }
-  int64_t codes_aside() const { return codes_aside_; }
-  // What differs by more than rounding explains; empty if nothing does.
-  std::string fault() const;
+  const CodeComparison& comparison() const { return comparison_; }
 
  private:
   // Replaces values by what training's codes stand for.
   void compare_values(const std::string& edge, std::string_view weight, float scale, Matrix& values);
   // Training's codes of rows; empty (and a fault) if the witness lacks them.
   std::span<const int8_t> expected_codes(const std::string& edge, int64_t first_position, size_t count, size_t width);
-  void compare_codes(const std::string& edge, std::span<const int8_t> expected, std::span<const int8_t> found);
 
   const Witness& witness_;
   const ReferenceWeights& artifact_;
   WeightTable table_;
   int64_t prompt_start_ = 0;
   std::map<std::string, int64_t> rows_seen_;  // of this prompt, by edge and weight
-  int64_t codes_ = 0;
-  int64_t codes_aside_ = 0;
-  std::string fault_;
+  CodeComparison comparison_{kLargestEdgeCodeShare, "used"};
 };
 
 }  // namespace qat

@@ -56,6 +56,17 @@ std::span<const T> values_of(const SafetensorsSource& source, const char* name, 
 
 }  // namespace
 
+std::string differing_parts(const WeightDigest& a, const WeightDigest& b) {
+  std::string parts;
+  const auto add = [&](bool differs, const char* name) {
+    if (differs) parts += (parts.empty() ? "" : ", ") + std::string(name);
+  };
+  add(a.codes != b.codes, "codes");
+  add(a.scales != b.scales, "scales");
+  add(a.values != b.values, "the matrix that the forward pass read");
+  return parts;
+}
+
 WitnessPosition witness_position(std::span<const float> logits) {
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);

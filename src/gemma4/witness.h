@@ -25,6 +25,9 @@ struct WeightDigest {
   bool operator==(const WeightDigest&) const = default;
 };
 
+// "codes, scales, the matrix that the forward pass read": those parts in which two digests differ.
+std::string differing_parts(const WeightDigest& a, const WeightDigest& b);
+
 // Logits that follow one position: the largest ones and the log of the sum of exp of all. fp32, after the soft-cap.
 struct WitnessPosition {
   std::vector<int32_t> top_tokens;  // min(64, vocabulary), largest logit first
