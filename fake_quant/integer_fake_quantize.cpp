@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "fake_quant/tensor_values.h"
 #include "quant/row_codec.h"
 
 namespace qat {
@@ -18,11 +19,6 @@ namespace qat {
 namespace {
 
 constexpr int64_t kPiece = int64_t{1} << 15;  // values a thread takes at a time
-
-template <class T>
-std::span<T> values_of(const at::Tensor& tensor) {
-  return {static_cast<T*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel())};
-}
 
 // Consecutive values of one group.
 struct Piece {

@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "fake_quant/integer_fake_quantize.h"
+#include "fake_quant/tensor_values.h"
 #include "quant/quantized_digest.h"
 #include "quant/row_codec.h"
 
@@ -20,10 +21,6 @@ namespace qat {
 namespace {
 
 constexpr int64_t kPieceValues = int64_t{1} << 20;
-
-std::span<const float> values_of(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
-}
 
 // Calls run(first group, values) for consecutive groups of a master, widened to fp32.
 void for_groups(const at::Tensor& master, int64_t width,
@@ -34,7 +31,7 @@ void for_groups(const at::Tensor& master, int64_t width,
   for (int64_t first = 0; first < flat.size(0); first += groups_per_piece) {
     const int64_t count = std::min(groups_per_piece, flat.size(0) - first);
     const at::Tensor piece = flat.narrow(0, first, count).to(at::kFloat).contiguous();
-    run(first, values_of(piece));
+    run(first, values_of<const float>(piece));
   }
 }
 
@@ -110,7 +107,7 @@ void RowWeightFakeQuantizer::changed() {
 
 WeightDigest RowWeightFakeQuantizer::digest(const at::Tensor& master) const {
   const at::Tensor stored = stored_scales();
-  const auto scales = values_of(stored);
+  const auto scales = values_of<const float>(stored);
   const int64_t width = width_ / slices_;
   RowDigest digest;
   std::vector<int8_t> codes;
@@ -128,7 +125,7 @@ QuantizationStatistics RowWeightFakeQuantizer::statistics(const at::Tensor& mast
   constexpr int64_t kSampledValues = int64_t{1} << 18;
   const c10::NoGradGuard no_grad;
   const at::Tensor groups = master.detach().reshape({-1, width_});
-  const auto scales = values_of(scale_.values());
+  const auto scales = values_of<const float>(scale_.values());
   const QuantScheme& row = scheme(scheme_);
   const int64_t stride = std::max<int64_t>(1, master.numel() / kSampledValues);
   QuantizationStatistics result;
@@ -136,9 +133,9 @@ QuantizationStatistics RowWeightFakeQuantizer::statistics(const at::Tensor& mast
   for (int64_t group = 0; group < groups.size(0); group += stride) {
     const at::Tensor values = groups.select(0, group).to(at::kFloat).contiguous();
     const float scale = scales[static_cast<size_t>(group)];
-    fake_quantize_group(scheme_, values_of(values), scale, quantized);
+    fake_quantize_group(scheme_, values_of<const float>(values), scale, quantized);
     // Half a step beyond the last code still rounds to it.
-    result.add(values_of(values), quantized, (static_cast<float>(row.code_min) - 0.5f) * scale,
+    result.add(values_of<const float>(values), quantized, (static_cast<float>(row.code_min) - 0.5f) * scale,
                (static_cast<float>(row.code_max) + 0.5f) * scale);
   }
   return result;

@@ -7,18 +7,11 @@
 
 #include "core/error.h"
 #include "fake_quant/integer_fake_quantize.h"
+#include "fake_quant/tensor_values.h"
 #include "quant/grid.h"
 #include "quant/row_codec.h"
 
 namespace qat {
-
-namespace {
-
-std::span<const float> values_of(const at::Tensor& tensor) {
-  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
-}
-
-}  // namespace
 
 void StaticFakeQuantizer::set_scale(float scale, bool given) {
   scale_.set_start(at::full({1}, scale, at::kFloat), given);
@@ -57,10 +50,11 @@ void StaticFakeQuantizer::look_on(const at::Tensor& activation, const at::Tensor
   if (recorded_ != nullptr) {
     const size_t before = recorded_->size();
     recorded_->resize(before + static_cast<size_t>(floats.numel()));
-    encode_groups(Scheme::Int8, values_of(floats), {&scale, 1}, floats.numel(), std::span(*recorded_).subspan(before));
+    encode_groups(Scheme::Int8, values_of<const float>(floats), {&scale, 1}, floats.numel(),
+                  std::span(*recorded_).subspan(before));
   }
   if (measured_ != nullptr) {
-    measured_->add(values_of(floats), values_of(value.detach().to(at::kFloat).contiguous()),
+    measured_->add(values_of<const float>(floats), values_of<const float>(value.detach().to(at::kFloat).contiguous()),
                    grid::kActivationMin * scale, grid::kActivationMax * scale);
   }
 }
@@ -81,7 +75,7 @@ void StaticFakeQuantizer::observe(const at::Tensor& activation) {
   const c10::NoGradGuard no_grad;
   const at::Tensor floats = activation.detach().to(at::kFloat).contiguous();
   const auto row = static_cast<size_t>(floats.numel() / floats.size(0));
-  const auto values = values_of(floats);
+  const auto values = values_of<const float>(floats);
   const auto* first = first_rows_->const_data_ptr<int64_t>();
   const auto* end = first + first_rows_->numel();
   size_t position = 0;

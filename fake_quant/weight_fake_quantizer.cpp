@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "fake_quant/straight_through.h"
+#include "fake_quant/tensor_values.h"
 #include "quant/block_codec.h"
 #include "quant/quantized_digest.h"
 
@@ -19,11 +20,6 @@ namespace qat {
 namespace {
 
 constexpr int64_t kPiece = int64_t{1} << 16;  // values a thread converts at a time; a multiple of every block size
-
-template <class T>
-std::span<T> values_of(const at::Tensor& tensor) {
-  return {static_cast<T*>(tensor.data_ptr()), static_cast<size_t>(tensor.numel())};
-}
 
 // The quantizer's input is the BF16-rounded master, whatever dtype the model computes in.
 at::Tensor as_bfloat16(const at::Tensor& master) {
