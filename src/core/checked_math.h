@@ -21,6 +21,11 @@ inline std::optional<uint64_t> checked_add(uint64_t a, uint64_t b) {
   return sum;
 }
 
+// The next multiple of `alignment`, or `value` itself.
+constexpr uint64_t align_up(uint64_t value, uint64_t alignment) {
+  return (value + alignment - 1) / alignment * alignment;
+}
+
 // Product of the dimensions; nothing if one is negative or the product exceeds 2^63 - 1. An empty shape counts 1.
 inline std::optional<int64_t> element_count(std::span<const int64_t> shape) {
   int64_t count = 1;

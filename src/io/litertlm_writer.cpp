@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "core/checked_math.h"
 #include "core/error.h"
 #include "io/litertlm.h"
 #include "io/litertlm_header_generated.h"
@@ -19,8 +20,6 @@ constexpr uint64_t kSectionAlignment = 16384;
 constexpr size_t kHeaderBegin = 32;
 // What litert-lm-builder 0.18.1 writes.
 constexpr std::array<uint32_t, 4> kVersion{1, 7, 0, 0};
-
-uint64_t align(uint64_t value) { return (value + kSectionAlignment - 1) / kSectionAlignment * kSectionAlignment; }
 
 using Pairs = flatbuffers::Vector<Offset<fbs::KeyValuePair>>;
 
@@ -51,7 +50,7 @@ LitertlmWriter::LitertlmWriter(const std::filesystem::path& path, const Litertlm
     const auto items = write_items(builder, section.items);
     objects.push_back(
         fbs::CreateSectionObject(builder, items, begin, begin + section.bytes, static_cast<uint8_t>(section.type)));
-    begin = align(begin + section.bytes);
+    begin = align_up(begin + section.bytes, kSectionAlignment);
   }
   file_bytes_ = begin;
   const auto system = fbs::CreateSystemMetadata(builder, write_items(builder, facts));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/checked_math.h"
 #include "core/error.h"
 #include "io/tflite.h"
 #include "io/tflite_schema_generated.h"
@@ -17,8 +18,6 @@ using flatbuffers::Offset;
 constexpr uint64_t kConstantAlignment = 64;
 // Stands in for an offset that is not known yet: a default value would not be stored.
 constexpr uint64_t kUnknownOffset = 2;
-
-uint64_t align(uint64_t value) { return (value + kConstantAlignment - 1) / kConstantAlignment * kConstantAlignment; }
 
 struct Settings {
   fbs::BuiltinOptions type = fbs::BuiltinOptions::NONE;
@@ -168,14 +167,14 @@ class ModelWriter {
 
   TfliteLayout laid_out() {
     TfliteLayout layout;
-    layout.bytes = align(builder_.GetSize());
+    layout.bytes = align_up(builder_.GetSize(), kConstantAlignment);
     auto* tables = fbs::GetMutableModel(builder_.GetBufferPointer())->mutable_buffers();
     for (size_t i = 0; i < model_.constants.size(); ++i) {
       layout.offsets.push_back(0);
       if (!model_.constants[i].content.empty()) continue;
       layout.offsets.back() = layout.bytes;
       QAT_CHECK(tables->GetMutableObject(static_cast<flatbuffers::uoffset_t>(i + 1))->mutate_offset(layout.bytes));
-      layout.bytes = align(layout.bytes + model_.constants[i].bytes);
+      layout.bytes = align_up(layout.bytes + model_.constants[i].bytes, kConstantAlignment);
     }
     const auto* begin = reinterpret_cast<const std::byte*>(builder_.GetBufferPointer());
     layout.flatbuffer.assign(begin, begin + builder_.GetSize());
