@@ -49,10 +49,6 @@ namespace {
 
 constexpr int64_t kRowsPerPiece = 4096;
 
-bool is_table(const WeightSpec& weight) {
-  return weight.role == WeightRole::TokenEmbedding || weight.role == WeightRole::PerLayerEmbedding;
-}
-
 void update(Sha256& digest, const at::Tensor& values, at::ScalarType type) {
   const at::Tensor bits = values.to(type).contiguous();
   digest.update({static_cast<const std::byte*>(bits.data_ptr()), static_cast<size_t>(bits.nbytes())});
@@ -62,7 +58,7 @@ void update(Sha256& digest, const at::Tensor& values, at::ScalarType type) {
 std::string digest_of_values(const Projection& projection, const WeightSpec& weight, at::ScalarType type) {
   const c10::NoGradGuard no_grad;
   Sha256 digest;
-  if (is_table(weight)) {
+  if (is_table(weight.role)) {
     for (int64_t first = 0; first < weight.rows(); first += kRowsPerPiece) {
       const int64_t end = std::min(first + kRowsPerPiece, weight.rows());
       update(digest, projection.effective_rows(at::arange(first, end, at::kLong)), type);

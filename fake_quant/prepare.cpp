@@ -45,10 +45,11 @@ void attach_row_weight(FakeQuantSet& set, const WeightSpec& weight, const Weight
 // The edges of linears: inputs are shared under their name, outputs are each weight's own.
 class EdgeBuilder {
  public:
-  EdgeBuilder(FakeQuantSet& set, const StaticScales* scales) : set_(set), scales_(scales) {}
+  EdgeBuilder(FakeQuantSet& set, const StaticScales* scales)
+      : set_(set), scales_(scales == nullptr ? StaticScales() : *scales) {}
 
   void add(const WeightSpec& weight, const WeightPlan& rule) {
-    const LinearScales known = known_scales(weight.name);
+    const LinearScales known = scales_.of_linear(weight.name);
     Projection& projection = set_.model->projection(weight.name);
     if (rule.quantizes_input) {
       const auto [found, is_new] = inputs_.try_emplace(weight.input_name(), set_.edges.size());
@@ -70,8 +71,7 @@ class EdgeBuilder {
   }
 
   void add_cache(const LayerConfig& layer, bool values_are_normed) {
-    CacheScales known;
-    if (scales_ != nullptr && scales_->caches.contains(layer.index)) known = scales_->caches.at(layer.index);
+    CacheScales known = scales_.of_cache(layer.index);
     if (known.value == 0 && values_are_normed) known.value = kNormedValueScale;
     const std::string attention = "layers." + std::to_string(layer.index) + ".self_attn.";
     const auto add_part = [&](StaticEdge::Kind kind, const char* name, float scale) {
@@ -84,12 +84,6 @@ class EdgeBuilder {
   }
 
  private:
-  LinearScales known_scales(const std::string& weight) const {
-    if (scales_ == nullptr) return {};
-    const auto found = scales_->linears.find(weight);
-    return found == scales_->linears.end() ? LinearScales() : found->second;
-  }
-
   void add_edge(StaticEdge::Kind kind, const std::string& name, int64_t width, float scale) {
     StaticEdge edge{kind, {}, -1, width, std::make_shared<StaticFakeQuantizer>(name)};
     if (scale > 0) edge.quantizer->set_scale(scale, /*given=*/true);
@@ -97,7 +91,7 @@ class EdgeBuilder {
   }
 
   FakeQuantSet& set_;
-  const StaticScales* scales_;
+  StaticScales scales_;
   std::map<std::string, size_t> inputs_;
 };
 

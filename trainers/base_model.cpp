@@ -9,8 +9,6 @@ namespace qat {
 
 namespace {
 
-bool is_table(WeightRole role) { return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding; }
-
 std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const WeightTable& table,
                                          const std::optional<ModelFolder>& folder) {
   if (!config.is_quantized()) return std::nullopt;

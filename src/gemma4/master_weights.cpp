@@ -8,12 +8,6 @@ namespace qat {
 
 namespace {
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (const int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + "]";
-}
-
 // The token embedding tells the prefix. Where several modules have one, the text model is the one with a final norm.
 std::string find_prefix(const TensorSource& source) {
   static constexpr std::string_view kEmbedding = "embed_tokens.weight";

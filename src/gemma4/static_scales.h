@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 
 namespace qat {
 
@@ -23,6 +24,16 @@ struct CacheScales {
 };
 
 struct StaticScales {
+  // Zeros for a weight or a layer without.
+  LinearScales of_linear(std::string_view weight) const {
+    const auto found = linears.find(weight);
+    return found == linears.end() ? LinearScales() : found->second;
+  }
+  CacheScales of_cache(int64_t layer) const {
+    const auto found = caches.find(layer);
+    return found == caches.end() ? CacheScales() : found->second;
+  }
+
   std::map<std::string, LinearScales, std::less<>> linears;  // by WeightTable name
   std::map<int64_t, CacheScales> caches;                     // by layer; layers with own keys and values only
 };

@@ -49,6 +49,8 @@ const RoleRow& row_of(WeightRole role) {
 std::string_view role_name(WeightRole role) { return row_of(role).name; }
 bool is_matrix(WeightRole role) { return row_of(role).matrix; }
 
+bool is_table(WeightRole role) { return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding; }
+
 bool is_linear(WeightRole role) {
   switch (role) {
     case WeightRole::PerLayerModelProjection:

@@ -43,6 +43,9 @@ std::vector<std::string> role_names();
 // True for roles that are matrices, tables or stacks of matrices: those that a plan must give a scheme.
 bool is_matrix(WeightRole role);
 
+// True for the token and the per-layer embedding, whose rows are looked up.
+bool is_table(WeightRole role);
+
 // True for matrices of decoder layers, and the per-layer model projection, that are plain linear maps of activations: those
 // whose inputs and outputs a plan may quantize. Not the head, tables, routers and experts.
 bool is_linear(WeightRole role);

@@ -95,6 +95,12 @@ void check_no_overlap(std::vector<TensorView> views, std::span<const std::byte> 
 }  // namespace
 
 int64_t element_bytes(ElementType type) { return row_of(type).bytes; }
+std::string shape_text(std::span<const int64_t> shape) {
+  std::string text = "[";
+  for (const int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + "]";
+}
+
 std::string_view element_name(ElementType type) { return row_of(type).name; }
 
 SafetensorsSource::SafetensorsSource(const fs::path& path) : path_(path) {

@@ -17,6 +17,9 @@ int64_t element_bytes(ElementType type);
 // The name that safetensors gives it: "BF16".
 std::string_view element_name(ElementType type);
 
+// "[2, 32]", for messages.
+std::string shape_text(std::span<const int64_t> shape);
+
 // A tensor in a mapped file: row-major, slowest dimension first. `bytes` stays valid as long as its source.
 struct TensorView {
   std::string name;

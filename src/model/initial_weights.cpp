@@ -58,8 +58,7 @@ void initialize_weights(Gemma4Model& model, uint64_t seed) {
       continue;
     }
     fill_normal(weight, own_seed);
-    const bool is_table = spec.role == WeightRole::TokenEmbedding || spec.role == WeightRole::PerLayerEmbedding;
-    if (is_table && config.pad_token < spec.shape.front()) weight.select(0, config.pad_token).zero_();
+    if (is_table(spec.role) && config.pad_token < spec.shape.front()) weight.select(0, config.pad_token).zero_();
   }
 }
 

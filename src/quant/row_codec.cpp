@@ -51,8 +51,10 @@ void encode_groups(Scheme id, std::span<const float> values, std::span<const flo
 void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
                    std::span<float> values) {
   check_sizes(codes.size(), scales.size(), width, values.size());
-  for (size_t i = 0; i < codes.size(); ++i) {
-    values[i] = grid::integer_value(codes[i], scales[i / static_cast<size_t>(width)]);
+  size_t i = 0;
+  for (const float scale : scales) {
+    for (const size_t end = i + static_cast<size_t>(width); i < end; ++i)
+      values[i] = grid::integer_value(codes[i], scale);
   }
 }
 

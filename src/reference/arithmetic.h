@@ -21,6 +21,9 @@ struct AttentionShape {
   int64_t first_position = 0;  // of the first query row
 };
 
+// Static int8 codes of an edge, decoded again; scale 0: as it is.
+void fake_quantize_edge(Matrix& values, float scale);
+
 class Arithmetic {
  public:
   virtual ~Arithmetic() = default;

@@ -23,13 +23,6 @@ void training_rows(const WeightView& weight, int64_t first, int64_t count, float
   if (weight.scheme->granularity == Granularity::Block) round_to_bfloat16(target);
 }
 
-// The static int8 codes of an edge, decoded again; scale 0: as it is.
-void fake_quantize(Matrix& x, float scale) {
-  if (scale == 0) return;
-  const std::span<float> values(x.data(), static_cast<size_t>(x.size()));
-  fake_quantize_group(Scheme::Int8, values, scale, values);
-}
-
 class FloatArithmetic final : public Arithmetic {
  public:
   explicit FloatArithmetic(ThreadPool& pool) : pool_(pool) {}
@@ -45,9 +38,9 @@ class FloatArithmetic final : public Arithmetic {
     QAT_CHECK(x.cols() == weight.columns());
     if (weight.edges == LinearScales{}) return product(x, weight);
     Matrix quantized = x;
-    fake_quantize(quantized, weight.edges.input);
+    fake_quantize_edge(quantized, weight.edges.input);
     Matrix y = product(quantized, weight);
-    fake_quantize(y, weight.edges.output);
+    fake_quantize_edge(y, weight.edges.output);
     return y;
   }
 
@@ -169,6 +162,12 @@ class FloatArithmetic final : public Arithmetic {
 };
 
 }  // namespace
+
+void fake_quantize_edge(Matrix& values, float scale) {
+  if (scale == 0) return;
+  const std::span<float> all(values.data(), static_cast<size_t>(values.size()));
+  fake_quantize_group(Scheme::Int8, all, scale, all);
+}
 
 std::unique_ptr<Arithmetic> make_float_arithmetic(ThreadPool& pool) { return std::make_unique<FloatArithmetic>(pool); }
 

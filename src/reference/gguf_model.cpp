@@ -1,32 +1,9 @@
 #include "reference/gguf_model.h"
 
 #include "core/error.h"
-#include "quant/block_codec.h"
+#include "io/tensor_source.h"
 
 namespace qat {
-
-namespace {
-
-std::string text_of(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-}  // namespace
-
-const WeightView& GgufModel::weight(std::string_view name) const {
-  const auto found = weights_.find(name);
-  QAT_CHECK(found != weights_.end());
-  return found->second;
-}
-
-std::vector<float> GgufModel::vector(std::string_view name) const {
-  const WeightView& view = weight(name);
-  std::vector<float> values(static_cast<size_t>(view.rows() * view.columns()));
-  decode_blocks(view.scheme->id, view.blocks, values);
-  return values;
-}
 
 void GgufModel::add(const GgufFile& file, const WeightSpec& weight) {
   const GgufTensor* tensor = file.find(weight.gguf_name);
@@ -35,8 +12,8 @@ void GgufModel::add(const GgufFile& file, const WeightSpec& weight) {
          " model of this file's metadata has");
   }
   if (tensor->shape != weight.shape) {
-    fail(where_, ": ", weight.gguf_name, " has the shape ", text_of(tensor->shape), ", the metadata describes ",
-         text_of(weight.shape));
+    fail(where_, ": ", weight.gguf_name, " has the shape ", shape_text(tensor->shape), ", the metadata describes ",
+         shape_text(weight.shape));
   }
   weights_[weight.name] = {&scheme(tensor->scheme), weight.shape, tensor->bytes, weight.name};
 }

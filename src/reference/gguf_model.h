@@ -3,7 +3,6 @@
 // llama.cpp).
 #pragma once
 
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,8 +26,6 @@ class GgufModel final : public ReferenceWeights {
 
   const Gemma4Config& config() const override { return config_; }
   const std::string& where() const override { return where_; }
-  const WeightView& weight(std::string_view name) const override;
-  std::vector<float> vector(std::string_view name) const override;
   CacheScales cache_scales(int64_t) const override { return {}; }
 
  private:
@@ -36,7 +33,6 @@ class GgufModel final : public ReferenceWeights {
 
   std::string where_;
   Gemma4Config config_;
-  std::map<std::string, WeightView, std::less<>> weights_;
 };
 
 }  // namespace qat

@@ -7,16 +7,11 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "io/tensor_source.h"
 
 namespace qat {
 
 namespace {
-
-std::string text_of(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
 
 std::optional<Scheme> scheme_of(TfliteType type) {
   switch (type) {
@@ -51,8 +46,8 @@ WeightView view_of(const TfliteTensorView& tensor, const WeightSpec& spec, int64
   shape.back() = columns;
   const auto id = scheme_of(tensor.type);
   if (!id || tensor.shape != shape) {
-    fail(where, ": ", tensor.name, " is ", tflite_type_name(tensor.type), " ", text_of(tensor.shape),
-         ", config.json wants ", text_of(shape));
+    fail(where, ": ", tensor.name, " is ", tflite_type_name(tensor.type), " ", shape_text(tensor.shape),
+         ", config.json wants ", shape_text(shape));
   }
   WeightView view{&scheme(*id), shape, tensor.content, spec.name};
   if (!view.scheme->has_row_scales()) return view;
@@ -72,8 +67,6 @@ WeightView view_of(const TfliteTensorView& tensor, const WeightSpec& spec, int64
   view.scale_width = columns;
   return view;
 }
-
-bool is_table(WeightRole role) { return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding; }
 
 }  // namespace
 
@@ -185,7 +178,7 @@ float LitertlmModel::cache_scale(const TfliteSignatureView& decode, const std::s
   }
   const TfliteTensorView& cache = *tensors[static_cast<size_t>(found->second)];
   if (cache.shape.size() != 4 || cache.shape[1] != layer.key_value_heads || cache.shape[3] != layer.head_dim) {
-    fail(where_, ": ", name, " has the shape ", text_of(cache.shape), ", wanted [1, ", layer.key_value_heads,
+    fail(where_, ": ", name, " has the shape ", shape_text(cache.shape), ", wanted [1, ", layer.key_value_heads,
          ", positions, ", layer.head_dim, "]");
   }
   context_ = context_ == 0 ? cache.shape[2] : std::min(context_, cache.shape[2]);
@@ -205,19 +198,6 @@ void LitertlmModel::read_caches(const TfliteSignatureView& decode) {
     caches_[layer.index] = {cache_scale(decode, "kv_cache_k_" + index, layer),
                             cache_scale(decode, "kv_cache_v_" + index, layer)};
   }
-}
-
-const WeightView& LitertlmModel::weight(std::string_view name) const {
-  const auto found = weights_.find(name);
-  QAT_CHECK(found != weights_.end());
-  return found->second;
-}
-
-std::vector<float> LitertlmModel::vector(std::string_view name) const {
-  const WeightView& view = weight(name);
-  std::vector<float> values(static_cast<size_t>(view.rows() * view.columns()));
-  decode_rows(view, 0, view.rows(), values);
-  return values;
 }
 
 CacheScales LitertlmModel::cache_scales(int64_t layer) const {

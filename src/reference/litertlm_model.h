@@ -23,8 +23,6 @@ class LitertlmModel final : public ReferenceWeights {
   // The head is never tied: the graph says which constant it is.
   const Gemma4Config& config() const override { return config_; }
   const std::string& where() const override { return where_; }
-  const WeightView& weight(std::string_view name) const override;
-  std::vector<float> vector(std::string_view name) const override;
   std::vector<WeightView> per_layer_tables() const override { return per_layer_tables_; }
   CacheScales cache_scales(int64_t layer) const override;
   // Positions that the caches have room for.
@@ -47,7 +45,6 @@ class LitertlmModel final : public ReferenceWeights {
   Gemma4Config config_;
   std::vector<std::unique_ptr<TfliteFile>> models_;  // prefill and decode first
   Constants constants_;
-  std::map<std::string, WeightView, std::less<>> weights_;
   std::vector<WeightView> per_layer_tables_;
   std::map<int64_t, CacheScales> caches_;
   std::vector<std::unique_ptr<std::vector<float>>> decoded_;

@@ -1,4 +1,3 @@
-#include "quant/row_codec.h"
 #include "reference/arithmetic.h"
 #include "reference/mobile_products.h"
 
@@ -15,9 +14,9 @@ class MobileDeviceArithmetic final : public Arithmetic {
     if (weight.edges.input != 0 && weight.edges.output != 0) return mobile::static_product(x, weight, pool_);
     // An edge that was never calibrated has no QUANTIZE in the graph: the product is a dynamic one.
     Matrix input = x;
-    fake_quantize(input, weight.edges.input);
+    fake_quantize_edge(input, weight.edges.input);
     Matrix y = mobile::dynamic_product(input, weight, pool_);
-    fake_quantize(y, weight.edges.output);
+    fake_quantize_edge(y, weight.edges.output);
     return y;
   }
 
@@ -42,12 +41,6 @@ class MobileDeviceArithmetic final : public Arithmetic {
   void softcap(Matrix& logits, float cap) const override { floats_->softcap(logits, cap); }
 
  private:
-  static void fake_quantize(Matrix& x, float scale) {
-    if (scale == 0) return;
-    const std::span<float> values(x.data(), static_cast<size_t>(x.size()));
-    fake_quantize_group(Scheme::Int8, values, scale, values);
-  }
-
   ThreadPool& pool_;
   std::unique_ptr<Arithmetic> floats_;
 };

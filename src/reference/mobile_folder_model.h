@@ -1,7 +1,6 @@
 // A folder of transformers' mobile format as a source of weights.
 #pragma once
 
-#include <map>
 #include <string>
 
 #include "gemma4/mobile_folder.h"
@@ -16,14 +15,12 @@ class MobileFolderModel final : public ReferenceWeights {
 
   const Gemma4Config& config() const override { return folder_.config(); }
   const std::string& where() const override { return where_; }
-  const WeightView& weight(std::string_view name) const override;
   std::vector<float> vector(std::string_view name) const override;
   CacheScales cache_scales(int64_t layer) const override;
 
  private:
   const MobileFolder& folder_;
   std::string where_;
-  std::map<std::string, WeightView, std::less<>> weights_;
 };
 
 }  // namespace qat

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,13 +21,16 @@ class ReferenceWeights {
   virtual const Gemma4Config& config() const = 0;
   // The file or folder, for messages.
   virtual const std::string& where() const = 0;
-  virtual const WeightView& weight(std::string_view name) const = 0;
+  const WeightView& weight(std::string_view name) const;
   // The same, decoded; for norms and scales. Norm weights contain the family's offset already.
-  virtual std::vector<float> vector(std::string_view name) const = 0;
+  virtual std::vector<float> vector(std::string_view name) const;
   // Tables that hold a token's per-layer embeddings side by side: all layers in one, or one of each layer.
   virtual std::vector<WeightView> per_layer_tables() const { return {weight("embed_tokens_per_layer.weight")}; }
   // Static scales of the keys and values that a layer caches; zeros where the container has none.
   virtual CacheScales cache_scales(int64_t layer) const = 0;
+
+ protected:
+  std::map<std::string, WeightView, std::less<>> weights_;  // by WeightTable name; filled by the container's class
 };
 
 }  // namespace qat

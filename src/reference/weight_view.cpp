@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "quant/block_codec.h"
-#include "quant/grid.h"
+#include "quant/row_codec.h"
 
 namespace qat {
 
@@ -14,11 +14,9 @@ void decode_rows(const WeightView& weight, int64_t first, int64_t count, std::sp
   }
   std::vector<int8_t> codes(values.size());
   unpack_codes(weight.scheme->id, weight.code_bytes, weight.row_blocks(first, count), codes);
-  const auto width = static_cast<size_t>(weight.scale_width);
-  const float* scale = weight.scales.data() + static_cast<size_t>(first * weight.columns()) / width;
-  for (size_t start = 0; start < values.size(); start += width, ++scale) {
-    for (size_t i = start; i < start + width; ++i) values[i] = grid::integer_value(codes[i], *scale);
-  }
+  const int64_t per_row = weight.columns() / weight.scale_width;
+  const auto scales = weight.scales.subspan(static_cast<size_t>(first * per_row), static_cast<size_t>(count * per_row));
+  decode_groups(codes, scales, weight.scale_width, values);
 }
 
 }  // namespace qat
