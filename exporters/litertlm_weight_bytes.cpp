@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/float_types.h"
+#include "exporters/row_pieces.h"
 #include "quant/packing.h"
 
 namespace qat {
@@ -13,18 +14,11 @@ namespace {
 
 constexpr int64_t kPieceValues = int64_t{4} << 20;
 
-// Calls visit(first row, rows) for pieces of the weight.
-template <class Visit>
-void for_pieces(const WeightSpec& weight, Visit visit) {
-  const int64_t piece = std::clamp<int64_t>(kPieceValues / weight.columns(), 1, weight.rows());
-  for (int64_t first = 0; first < weight.rows(); first += piece) visit(first, std::min(piece, weight.rows() - first));
-}
-
 // Calls visit(index of the first value, values) for pieces of an unquantized weight.
 template <class Visit>
 void for_values(const LitertlmWeights& weights, const WeightSpec& weight, Visit visit) {
   std::vector<float> values;
-  for_pieces(weight, [&](int64_t first, int64_t rows) {
+  for_row_pieces(weight, kPieceValues, [&](int64_t first, int64_t rows) {
     values.resize(static_cast<size_t>(rows * weight.columns()));
     weights.values(weight, first, rows, values);
     visit(static_cast<uint64_t>(first * weight.columns()), values);
@@ -40,7 +34,7 @@ bool equal_weights(const LitertlmWeights& weights, const WeightSpec& a, const We
   if (!std::ranges::equal(weights.scales(a), weights.scales(b))) return false;
   bool equal = true;
   std::vector<int8_t> left, right;
-  for_pieces(a, [&](int64_t first, int64_t rows) {
+  for_row_pieces(a, kPieceValues, [&](int64_t first, int64_t rows) {
     if (!equal) return;
     left.resize(static_cast<size_t>(rows * a.columns()));
     right.resize(left.size());
@@ -76,7 +70,7 @@ void write_codes(const LitertlmWeights& weights, const WeightSpec& weight, int64
   const int64_t columns = weight.columns(), slice_bytes = scheme.row_bytes(width);
   std::vector<int8_t> codes, part;
   std::vector<std::byte> packed;
-  for_pieces(weight, [&](int64_t first, int64_t rows) {
+  for_row_pieces(weight, kPieceValues, [&](int64_t first, int64_t rows) {
     codes.resize(static_cast<size_t>(rows * columns));
     weights.codes(weight, first, rows, codes);
     packed.resize(static_cast<size_t>(rows * slice_bytes));

@@ -81,15 +81,9 @@ void MobileCheckpoint::values(const WeightSpec& weight, int64_t first_row, int64
 }
 
 LinearScales MobileCheckpoint::linear_scales(const WeightSpec& weight) const {
-  const auto& linears = folder_.static_scales().linears;
-  const auto found = linears.find(weight.name);
-  return found == linears.end() ? LinearScales() : found->second;
+  return folder_.static_scales().of_linear(weight.name);
 }
 
-CacheScales MobileCheckpoint::cache_scales(int64_t layer) const {
-  const auto& caches = folder_.static_scales().caches;
-  const auto found = caches.find(layer);
-  return found == caches.end() ? CacheScales() : found->second;
-}
+CacheScales MobileCheckpoint::cache_scales(int64_t layer) const { return folder_.static_scales().of_cache(layer); }
 
 }  // namespace qat

@@ -11,6 +11,7 @@
 #include "core/output_file.h"
 #include "core/terminal.h"
 #include "exporters/mobile_config.h"
+#include "exporters/row_pieces.h"
 #include "io/safetensors.h"
 #include "quant/packing.h"
 #include "quant/row_codec.h"
@@ -47,8 +48,7 @@ class FolderTensors {
     const std::string name = weight.role == WeightRole::OutputHead ? weight.name : prefix_ + weight.name;
     if (!mobile_folder_has_codes(checkpoint_, weight)) return add_values(name, weight);
     const std::string module = name.substr(0, name.rfind('.'));
-    const bool is_table = weight.role == WeightRole::TokenEmbedding || weight.role == WeightRole::PerLayerEmbedding;
-    if (is_table) {
+    if (is_table(weight.role)) {
       add_codes(module + ".embedding_quantized", module + ".embedding_scale", weight);
     } else {
       add_linear(module, weight, checkpoint_.linear_scales(weight));
@@ -128,22 +128,17 @@ class FolderTensors {
          }});
   }
 
-  static int64_t rows_per_piece(const WeightSpec& weight) {
-    return std::max<int64_t>(1, kValuesPerPiece / weight.columns());
-  }
-
   void write_codes(const WeightSpec& weight, SafetensorsWriter& writer) const {
     const QuantScheme& row = checkpoint_.scheme_of(weight);
     std::vector<int8_t> codes;
     std::vector<std::byte> bytes;
-    for (int64_t first = 0; first < weight.rows(); first += rows_per_piece(weight)) {
-      const int64_t rows = std::min(rows_per_piece(weight), weight.rows() - first);
+    for_row_pieces(weight, kValuesPerPiece, [&](int64_t first, int64_t rows) {
       codes.resize(static_cast<size_t>(rows * weight.columns()));
       bytes.resize(static_cast<size_t>(rows * row.row_bytes(weight.columns())));
       checkpoint_.codes(weight, first, rows, codes);
       pack_codes(row.id, CodeBytes::Offset, codes, bytes);
       writer.write(bytes);
-    }
+    });
   }
 
   void add_values(const std::string& name, const WeightSpec& weight) {
@@ -157,8 +152,7 @@ class FolderTensors {
     std::vector<int8_t> codes;
     std::vector<float> values;
     std::vector<BFloat16> rounded;
-    for (int64_t first = 0; first < weight.rows(); first += rows_per_piece(weight)) {
-      const int64_t rows = std::min(rows_per_piece(weight), weight.rows() - first);
+    for_row_pieces(weight, kValuesPerPiece, [&](int64_t first, int64_t rows) {
       values.resize(static_cast<size_t>(rows * weight.columns()));
       if (is_quantized) {
         codes.resize(values.size());
@@ -171,7 +165,7 @@ class FolderTensors {
       rounded.resize(values.size());
       std::transform(values.begin(), values.end(), rounded.begin(), to_bfloat16);
       writer.write(std::as_bytes(std::span(rounded)));
-    }
+    });
   }
 
   const MobileCheckpoint& checkpoint_;
