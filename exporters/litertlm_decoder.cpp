@@ -244,8 +244,11 @@ GraphValue DecoderGraph::update_cache(const std::string& name, GraphValue x, con
   if (scale != 0) part = graph_.quantize(part, scale, graph_.finish().key + "/" + name + "/new");
   const GraphValue updated = graph_.update(cache, part, cache_begin_);
   graph_.output(name, updated);
-  return scale == 0 ? updated : graph_.dequantize(updated);
+  return updated;
 }
+
+// Each product decodes the cache for itself: XNNPACK then multiplies by the codes and needs no fp32 copy of them.
+GraphValue DecoderGraph::cached(GraphValue cache) { return graph_.is_quantized(cache) ? graph_.dequantize(cache) : cache; }
 
 void DecoderGraph::update_caches(const LayerConfig& layer, GraphValue x) {
   const GraphShape by_head{tokens_, narrow(layer.key_value_heads), narrow(layer.head_dim)};
@@ -271,10 +274,10 @@ GraphValue DecoderGraph::attention(const LayerConfig& layer, GraphValue x) {
 
   // The heads of a group share keys: they stand below each other as rows of one product.
   queries = graph_.reshape(heads(queries, layer.heads, layer.head_dim), {1, groups, size * tokens_, width});
-  GraphValue scores = graph_.batch_multiply(queries, caches.keys, true);
+  GraphValue scores = graph_.batch_multiply(queries, cached(caches.keys), true);
   scores = graph_.add(graph_.reshape(scores, {groups, size, tokens_, context}), mask(layer));
   const GraphValue shares = graph_.reshape(graph_.softmax(scores), {1, groups, size * tokens_, context});
-  GraphValue mixed = graph_.batch_multiply(shares, caches.values, false);
+  GraphValue mixed = graph_.batch_multiply(shares, cached(caches.values), false);
   if (tokens_ > 1 && layer.heads > 1) {
     mixed = graph_.transpose(graph_.reshape(mixed, {narrow(layer.heads), tokens_, width}), {1, 0, 2});
   }

@@ -46,7 +46,7 @@ class DecoderGraph {
     GraphValue cosine, sine;  // [tokens, 1, head_dim / 2]
   };
   struct Caches {
-    GraphValue keys, values;  // fp32 [1, key_value_heads, context, head_dim]
+    GraphValue keys, values;  // int8 or fp32 [1, key_value_heads, context, head_dim]
   };
 
   const WeightSpec& weight(const std::string& name) const;
@@ -64,6 +64,7 @@ class DecoderGraph {
   GraphValue heads(GraphValue x, int64_t heads, int64_t head_dim);
   GraphValue update_cache(const std::string& name, GraphValue x, const LayerConfig& layer, float scale);
   void update_caches(const LayerConfig& layer, GraphValue x);
+  GraphValue cached(GraphValue cache);
   GraphValue attention(const LayerConfig& layer, GraphValue x);
   GraphValue mlp(const LayerConfig& layer, GraphValue x);
   GraphValue run_layer(const LayerConfig& layer, GraphValue x);

@@ -29,6 +29,7 @@ class LitertlmGraph {
   GraphValue scalar(float value);
 
   const GraphShape& shape(GraphValue value) const { return graph_.tensors[static_cast<size_t>(value)].shape; }
+  bool is_quantized(GraphValue value) const { return type(value) == TfliteType::Int8; }
 
   GraphValue reshape(GraphValue x, GraphShape shape);
   GraphValue transpose(GraphValue x, const GraphShape& order);

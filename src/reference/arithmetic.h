@@ -53,7 +53,10 @@ std::unique_ptr<Arithmetic> make_float_arithmetic(ThreadPool& pool);
 // llama.cpp's CPU kernels for x86-64 with AVX2 and FMA (device_arithmetic.cpp names the paths).
 std::unique_ptr<Arithmetic> make_device_arithmetic(ThreadPool& pool);
 
-// XNNPACK's integer kernels, bit for bit, wherever a weight has row scales (mobile_products.h); the rest as in float.
-std::unique_ptr<Arithmetic> make_mobile_device_arithmetic(ThreadPool& pool);
+// XNNPACK's kernels, bit for bit: integer products wherever a weight has row scales (mobile_products.h), fp32 between
+// them (mobile_floats.h). `context`: positions that the client's caches have room for, which decides the order of some
+// sums; kAnyContext: a multiple of all vectors' lengths.
+inline constexpr int64_t kAnyContext = int64_t{1} << 40;
+std::unique_ptr<Arithmetic> make_mobile_device_arithmetic(ThreadPool& pool, int64_t context);
 
 }  // namespace qat

@@ -33,6 +33,8 @@ class KeyValueCache {
 
   CacheType type() const { return type_; }
   int64_t head_dim() const { return head_dim_; }
+  // 1 of caches that hold no codes with a static scale.
+  CacheScales scales() const { return type_ == CacheType::Int8 ? scales_ : CacheScales{1, 1}; }
   int64_t held_positions() const { return end_ - first_; }
 
   // Stored bytes of one head at one position.

@@ -1,6 +1,7 @@
 #include "reference/reference_model.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "core/error.h"
@@ -45,13 +46,13 @@ class Session final : public DecodingSession {
   Matrix logits_;
 };
 
-using MakeArithmetic = std::unique_ptr<Arithmetic> (*)(ThreadPool& pool);
+using MakeArithmetic = std::function<std::unique_ptr<Arithmetic>(ThreadPool& pool)>;
 
 class ReferenceModel final : public LanguageModel {
  public:
   // `make_device` makes the arithmetic of the client that runs such files.
-  ReferenceModel(std::unique_ptr<ReferenceWeights> weights, const ReferenceOptions& options, MakeArithmetic make_device,
-                 CacheType default_cache)
+  ReferenceModel(std::unique_ptr<ReferenceWeights> weights, const ReferenceOptions& options,
+                 const MakeArithmetic& make_device, CacheType default_cache)
       : weights_(std::move(weights)),
         pool_(options.threads),
         arithmetic_(options.arithmetic == ArithmeticKind::Float ? make_float_arithmetic(pool_) : make_device(pool_)),
@@ -93,10 +94,11 @@ class ReferenceModel final : public LanguageModel {
   CacheType cache_;
 };
 
-std::unique_ptr<LanguageModel> make_mobile_model(std::unique_ptr<ReferenceWeights> weights,
+std::unique_ptr<LanguageModel> make_mobile_model(std::unique_ptr<ReferenceWeights> weights, int64_t context,
                                                  const ReferenceOptions& options) {
   const CacheType cache = has_cache_scales(*weights) ? CacheType::Int8 : CacheType::F32;
-  return std::make_unique<ReferenceModel>(std::move(weights), options, make_mobile_device_arithmetic, cache);
+  const auto make_device = [context](ThreadPool& pool) { return make_mobile_device_arithmetic(pool, context); };
+  return std::make_unique<ReferenceModel>(std::move(weights), options, make_device, cache);
 }
 
 }  // namespace
@@ -108,11 +110,13 @@ std::unique_ptr<LanguageModel> make_reference_model(const GgufFile& file, const 
 }
 
 std::unique_ptr<LanguageModel> make_reference_model(const MobileFolder& folder, const ReferenceOptions& options) {
-  return make_mobile_model(std::make_unique<MobileFolderModel>(folder), options);
+  return make_mobile_model(std::make_unique<MobileFolderModel>(folder), kAnyContext, options);
 }
 
 std::unique_ptr<LanguageModel> make_reference_model(const LitertlmFile& file, const ReferenceOptions& options) {
-  return make_mobile_model(std::make_unique<LitertlmModel>(file), options);
+  auto weights = std::make_unique<LitertlmModel>(file);
+  const int64_t context = weights->context();
+  return make_mobile_model(std::move(weights), context, options);
 }
 
 }  // namespace qat

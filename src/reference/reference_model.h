@@ -19,7 +19,7 @@ enum class ArithmeticKind {
   // weights, rounded to BF16 where a GGUF file holds them in blocks.
   Float,
   // The kernels of the client. GGUF: llama.cpp's on CPUs, activations in Q8_0. Mobile models: XNNPACK's, integer
-  // products of int8 activations; everything between the linears as in Float.
+  // products of int8 activations and fp32 between them, as this processor computes them there.
   Device
 };
 

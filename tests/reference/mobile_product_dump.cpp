@@ -40,7 +40,7 @@ void run(const std::vector<std::string>& words) {
     weight.edges = {std::strtof(words[5].c_str(), nullptr), std::strtof(words[6].c_str(), nullptr)};
 
   ThreadPool pool(1);
-  const auto arithmetic = make_mobile_device_arithmetic(pool);
+  const auto arithmetic = make_mobile_device_arithmetic(pool, kAnyContext);
   Matrix result;
   if (words[0] == "lookup") {
     result = arithmetic->gather(weight, read<int32_t>(tokens));

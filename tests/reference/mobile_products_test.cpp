@@ -125,7 +125,7 @@ TEST(MobileProductsTest, LargestSumsAreExact) {
 TEST(MobileProductsTest, AnEdgeWithoutScaleStaysFloat) {
   SplitMix64 random(13);
   ThreadPool pool(1);
-  const auto arithmetic = make_mobile_device_arithmetic(pool);
+  const auto arithmetic = make_mobile_device_arithmetic(pool, kAnyContext);
   RandomWeight weight(Scheme::Int4, CodeBytes::Offset, 8, 32, random);
   const Matrix x = random_activations(4, 32, 0.02f, random);
   EXPECT_EQ(arithmetic->linear(x, weight.view), mobile::dynamic_product(x, weight.view, pool));
@@ -149,7 +149,7 @@ TEST(MobileProductsTest, LookupsAreExact) {
     weight.view.scales = weight.scales;
     weight.view.scale_width = 8;
     const std::vector<int32_t> ids{5, 0, 5, 3};
-    for (const auto& arithmetic : {make_float_arithmetic(pool), make_mobile_device_arithmetic(pool)}) {
+    for (const auto& arithmetic : {make_float_arithmetic(pool), make_mobile_device_arithmetic(pool, kAnyContext)}) {
       const Matrix rows = arithmetic->gather(weight.view, ids);
       for (int64_t i = 0; i < rows.rows(); ++i) {
         for (int64_t column = 0; column < 24; ++column) {
