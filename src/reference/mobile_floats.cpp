@@ -39,8 +39,12 @@ HWY_INLINE float polynomial(float x, const std::array<float, kTerms>& coefficien
 HWY_INLINE void add_lanes(Lanes& sum, const float* values) {
   for (int64_t lane = 0; lane < kLanes; ++lane) sum[lane] += values[lane];
 }
+// The kernel for eight lanes is compiled without fused multiply-adds.
 HWY_INLINE void add_squares(Lanes& sum, const float* values) {
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum[lane] = fused(values[lane], values[lane], sum[lane]);
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    const float value = values[lane];
+    sum[lane] = kLanes == 16 ? fused(value, value, sum[lane]) : sum[lane] + value * value;
+  }
 }
 
 // Halves onto each other until one number is left.
@@ -120,11 +124,10 @@ void gated_gelu(std::span<float> gate, std::span<const float> factor) {
   for (size_t i = 0; i < gate.size(); ++i) {
     const float x = std::max(-kLimit, std::min(kLimit, gate[i]));
     const float square = x * x;
-    const float numerator =
-        x * polynomial<6>(square, {4.9544411240e-08f, 1.4302649106e-05f, 2.6887017884e-04f, 7.2898347862e-03f,
-                                   6.0803253204e-02f, 7.9788458347e-01f});
-    const float denominator = polynomial<6>(square, {1.3433452750e-06f, 7.6477612311e-05f, 1.3060354395e-03f,
-                                                     2.4381054565e-02f, 2.4369759858e-01f, 1.0f});
+    const float numerator = x * polynomial<6>(square, {4.9544411240e-08f, 1.4302649106e-05f, 2.6887017884e-04f,
+                                                       7.2898347862e-03f, 6.0803253204e-02f, 7.9788458347e-01f});
+    const float denominator = polynomial<6>(
+        square, {1.3433452750e-06f, 7.6477612311e-05f, 1.3060354395e-03f, 2.4381054565e-02f, 2.4369759858e-01f, 1.0f});
     gate[i] = (gate[i] * 0.5f) * (numerator / denominator + 1.0f) * factor[i];
   }
 }
@@ -135,10 +138,10 @@ void softcap(std::span<float> values, float cap) {
   for (float& value : values) {
     const float x = std::max(-kLimit, std::min(kLimit, value * inverse));
     const float square = x * x;
-    const float numerator = x * polynomial<5>(square, {1.4248920266e-08f, 2.1235626264e-05f, 3.5330520477e-03f,
-                                                       1.3412411511e-01f, 1.0f});
-    const float denominator = polynomial<5>(square, {8.1365948290e-07f, 3.3472978976e-04f, 2.6018999517e-02f,
-                                                     4.6745735407e-01f, 1.0f});
+    const float numerator =
+        x * polynomial<5>(square, {1.4248920266e-08f, 2.1235626264e-05f, 3.5330520477e-03f, 1.3412411511e-01f, 1.0f});
+    const float denominator =
+        polynomial<5>(square, {8.1365948290e-07f, 3.3472978976e-04f, 2.6018999517e-02f, 4.6745735407e-01f, 1.0f});
     value = numerator / denominator * cap;
   }
 }
@@ -151,8 +154,8 @@ HWY_INLINE float exponential(float x) {
   const float power = std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) << 23);
   const float whole = shifted - kRounding;
   const float rest = fused(whole, -0x1.7F7D1Cp-20f, fused(whole, -0x1.62E400p-1f, x));
-  const float series = polynomial<5>(
-      rest, {0x1.0F9F9Cp-7f, 0x1.573A1Ap-5f, 0x1.555A80p-3f, 0x1.FFFDC6p-2f, 0x1.FFFFF6p-1f});
+  const float series =
+      polynomial<5>(rest, {0x1.0F9F9Cp-7f, 0x1.573A1Ap-5f, 0x1.555A80p-3f, 0x1.FFFDC6p-2f, 0x1.FFFFF6p-1f});
   return fused(rest * power, series, power);
 }
 
