@@ -41,6 +41,14 @@ void for_pieces(int64_t groups, int64_t width, const Run& run) {
   });
 }
 
+// Calls run(values of `Value`'s type) for the tensor's element type: BFloat16 or float.
+template <class Run>
+auto with_value_type(const at::Tensor& tensor, const Run& run) {
+  if (tensor.scalar_type() == at::kBFloat16) return run(BFloat16{});
+  QAT_CHECK(tensor.scalar_type() == at::kFloat);
+  return run(float{});
+}
+
 struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input, const at::Tensor&,
                             const at::Tensor& scales, int64_t scheme_id, int64_t width, const at::Tensor& value) {
@@ -56,18 +64,21 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
     const auto saved = context->get_saved_variables();
     const auto id = static_cast<Scheme>(context->saved_data["scheme"].toInt());
     const int64_t width = context->saved_data["width"].toInt();
-    const at::Tensor input = saved[0].to(at::kFloat).contiguous();
-    const at::Tensor incoming = gradients[0].to(at::kFloat).contiguous();
+    const at::Tensor input = saved[0].contiguous();
+    const at::Tensor incoming = gradients[0].to(input.scalar_type()).contiguous();
     const auto scales = values_of<const float>(saved[1]);
     at::Tensor masked = at::empty_like(input);
     const auto groups = static_cast<int64_t>(scales.size());
     const int64_t parts = (width + kPiece - 1) / kPiece;
     std::vector<double> sums(static_cast<size_t>(groups * parts));
-    for_pieces(groups, width, [&](int64_t index, const Piece& piece) {
-      sums[static_cast<size_t>(index)] = scale_gradient(
-          id, values_of<const float>(input).subspan(piece.first, piece.count),
-          values_of<const float>(incoming).subspan(piece.first, piece.count), scales[static_cast<size_t>(piece.group)],
-          values_of<float>(masked).subspan(piece.first, piece.count));
+    with_value_type(input, [&]<class Value>(Value) {
+      const auto values = values_of<const Value>(input), gradient = values_of<const Value>(incoming);
+      const auto results = values_of<Value>(masked);
+      for_pieces(groups, width, [&](int64_t index, const Piece& piece) {
+        sums[static_cast<size_t>(index)] =
+            scale_gradient(id, values.subspan(piece.first, piece.count), gradient.subspan(piece.first, piece.count),
+                           scales[static_cast<size_t>(piece.group)], results.subspan(piece.first, piece.count));
+      });
     });
     at::Tensor of_scales;
     if (context->needs_input_grad(1)) {
@@ -81,12 +92,7 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
         target[group] = static_cast<float>(sum * factor * static_cast<double>(scales[static_cast<size_t>(group)]));
       }
     }
-    return {masked.view(saved[0].sizes()).to(saved[0].scalar_type()),
-            of_scales,
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor(),
-            at::Tensor()};
+    return {masked.view(saved[0].sizes()), of_scales, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -96,15 +102,17 @@ at::Tensor integer_values(Scheme id, const at::Tensor& input, const at::Tensor& 
   const c10::NoGradGuard no_grad;
   QAT_CHECK(input.device().is_cpu() && scales.is_contiguous() && scales.numel() * width == input.numel());
   const at::Tensor source = input.detach().contiguous();
-  const at::Tensor floats = source.scalar_type() == at::kFloat ? source : source.to(at::kFloat);
-  at::Tensor result = at::empty_like(floats);
+  at::Tensor result = at::empty_like(source);
   const auto all_scales = values_of<const float>(scales);
-  for_pieces(scales.numel(), width, [&](int64_t, const Piece& piece) {
-    fake_quantize_group(id, values_of<const float>(floats).subspan(piece.first, piece.count),
-                        all_scales[static_cast<size_t>(piece.group)],
-                        values_of<float>(result).subspan(piece.first, piece.count));
+  with_value_type(source, [&]<class Value>(Value) {
+    const auto values = values_of<const Value>(source);
+    const auto results = values_of<Value>(result);
+    for_pieces(scales.numel(), width, [&](int64_t, const Piece& piece) {
+      fake_quantize_group(id, values.subspan(piece.first, piece.count), all_scales[static_cast<size_t>(piece.group)],
+                          results.subspan(piece.first, piece.count));
+    });
   });
-  return result.to(source.scalar_type());
+  return result;
 }
 
 at::Tensor integer_fake_quantize(Scheme id, const at::Tensor& input, const at::Tensor& log_change,

@@ -71,8 +71,19 @@ void fake_quantize_group(Scheme id, std::span<const float> values, float scale, 
   kernels::fake_quantize_integers(values.data(), values.size(), grid_of(id, scale), results.data());
 }
 
+void fake_quantize_group(Scheme id, std::span<const BFloat16> values, float scale, std::span<BFloat16> results) {
+  QAT_CHECK(values.size() == results.size());
+  kernels::fake_quantize_integers(values.data(), values.size(), grid_of(id, scale), results.data());
+}
+
 double scale_gradient(Scheme id, std::span<const float> values, std::span<const float> gradient, float scale,
                       std::span<float> masked) {
+  QAT_CHECK(values.size() == gradient.size() && values.size() == masked.size());
+  return kernels::scale_gradient(values.data(), gradient.data(), values.size(), grid_of(id, scale), masked.data());
+}
+
+double scale_gradient(Scheme id, std::span<const BFloat16> values, std::span<const BFloat16> gradient, float scale,
+                      std::span<BFloat16> masked) {
   QAT_CHECK(values.size() == gradient.size() && values.size() == masked.size());
   return kernels::scale_gradient(values.data(), gradient.data(), values.size(), grid_of(id, scale), masked.data());
 }

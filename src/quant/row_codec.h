@@ -24,15 +24,18 @@ void decode_groups(std::span<const int8_t> codes, std::span<const float> scales,
 // Whether every run of `groups` scales, two or more, is one number: the slices of a table's row that share a scale.
 bool groups_share_scales(std::span<const float> scales, int64_t groups);
 
-// decode(encode(values)) of one group, in fp32: the forward value of fake-quantized weights (BF16 masters, widened),
-// static int8 activations and int8 caches. `results` may be `values`.
+// decode(encode(values)) of one group: the forward value of fake-quantized weights, static int8 activations and int8
+// caches; in BF16 rounded to it. `results` may be `values`.
 void fake_quantize_group(Scheme scheme, std::span<const float> values, float scale, std::span<float> results);
+void fake_quantize_group(Scheme scheme, std::span<const BFloat16> values, float scale, std::span<BFloat16> results);
 
 // What the backward pass of learned scales needs of one group (LSQ, arXiv 1902.08153). With v = value * inverse:
 // `masked` gets the gradient where v is inside the code range and 0 elsewhere (may alias `gradient`); returned is the
 // sum of gradient * (round(v) - v) inside, gradient * code_min or code_max outside.
 double scale_gradient(Scheme scheme, std::span<const float> values, std::span<const float> gradient, float scale,
                       std::span<float> masked);
+double scale_gradient(Scheme scheme, std::span<const BFloat16> values, std::span<const BFloat16> gradient, float scale,
+                      std::span<BFloat16> masked);
 
 // How scales are found from values. Both are positive normal numbers, 1 for a group of zeros.
 // Largest magnitude / code_max: round-to-nearest's scale.

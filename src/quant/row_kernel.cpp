@@ -11,20 +11,13 @@
 #include "core/float_types.h"
 #include "quant/grid.h"
 #include "quant/row_kernels.h"
+#include "quant/vector_loads-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qat::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using kernels::IntegerGrid;
-using FloatTag = hn::ScalableTag<float>;
-
-HWY_INLINE hn::Vec<FloatTag> load(FloatTag tag, const float* values) { return hn::LoadU(tag, values); }
-HWY_INLINE hn::Vec<FloatTag> load(FloatTag tag, const BFloat16* values) {
-  const hn::RebindToSigned<FloatTag> wide;
-  const hn::Rebind<uint16_t, FloatTag> narrow;
-  const auto bits = hn::PromoteTo(wide, hn::LoadU(narrow, reinterpret_cast<const uint16_t*>(values)));
-  return hn::BitCast(tag, hn::ShiftLeft<16>(bits));
-}
+using FloatTag = Floats;
 
 // The code as a whole float, never -0. The comparisons choose the limit for a NaN, as fmin and fmax of the scalar rule
 // do.
@@ -42,6 +35,10 @@ HWY_INLINE float scalar_code(float value, const IntegerGrid& grid) {
 
 HWY_INLINE float widen(float value) { return value; }
 HWY_INLINE float widen(BFloat16 value) { return to_float(value); }
+HWY_INLINE void store(float value, float* target) { *target = value; }
+HWY_INLINE void store(float value, BFloat16* target) { *target = to_bfloat16(value); }
+HWY_INLINE void store(FloatVector values, float* target) { hn::StoreU(values, Floats(), target); }
+HWY_INLINE void store(FloatVector values, BFloat16* target) { store_bfloat16(values, target); }
 
 template <class Value>
 HWY_INLINE void encode(const Value* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
@@ -51,21 +48,29 @@ HWY_INLINE void encode(const Value* values, size_t count, const IntegerGrid& gri
   const size_t lanes = hn::Lanes(tag);
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    hn::StoreU(hn::DemoteTo(bytes, hn::ConvertTo(integers, code_of(tag, load(tag, values + i), grid))), bytes,
+    hn::StoreU(hn::DemoteTo(bytes, hn::ConvertTo(integers, code_of(tag, load_values(values + i), grid))), bytes,
                codes + i);
   }
   for (; i < count; ++i) codes[i] = static_cast<int8_t>(scalar_code(widen(values[i]), grid));
 }
 
-void fake_quantize_float(const float* values, size_t count, const IntegerGrid& grid, float* results) {
+template <class Value>
+HWY_INLINE void fake_quantize(const Value* values, size_t count, const IntegerGrid& grid, Value* results) {
   const FloatTag tag;
   const size_t lanes = hn::Lanes(tag);
   const auto scale = hn::Set(tag, grid.scale);
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    hn::StoreU(hn::Mul(code_of(tag, load(tag, values + i), grid), scale), tag, results + i);
+    store(hn::Mul(code_of(tag, load_values(values + i), grid), scale), results + i);
   }
-  for (; i < count; ++i) results[i] = scalar_code(values[i], grid) * grid.scale;
+  for (; i < count; ++i) store(scalar_code(widen(values[i]), grid) * grid.scale, results + i);
+}
+
+void fake_quantize_float(const float* values, size_t count, const IntegerGrid& grid, float* results) {
+  fake_quantize(values, count, grid, results);
+}
+void fake_quantize_bfloat16(const BFloat16* values, size_t count, const IntegerGrid& grid, BFloat16* results) {
+  fake_quantize(values, count, grid, results);
 }
 
 void encode_float(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
@@ -109,7 +114,7 @@ double squared_error_float(const float* values, size_t count, const IntegerGrid&
   Sum sum;
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto value = load(tag, values + i);
+    const auto value = load_values(values + i);
     const auto error = hn::Sub(hn::Mul(code_of(tag, value, grid), scale), value);
     sum.add(hn::Mul(error, error));
   }
@@ -128,7 +133,7 @@ kernels::CodeProducts code_products_float(const float* values, size_t count, con
   Sum with_code;
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto value = load(tag, values + i);
+    const auto value = load_values(values + i);
     const auto code = code_of(tag, value, grid);
     with_value.add(hn::Mul(code, value));
     with_code.add(hn::Mul(code, code));
@@ -142,8 +147,9 @@ kernels::CodeProducts code_products_float(const float* values, size_t count, con
   return products;
 }
 
-double scale_gradient_float(const float* values, const float* gradient, size_t count, const IntegerGrid& grid,
-                            float* masked) {
+template <class Value>
+HWY_INLINE double mask_gradient(const Value* values, const Value* gradient, size_t count, const IntegerGrid& grid,
+                                Value* masked) {
   const FloatTag tag;
   const size_t lanes = hn::Lanes(tag);
   const auto code_min = hn::Set(tag, grid.code_min);
@@ -151,24 +157,33 @@ double scale_gradient_float(const float* values, const float* gradient, size_t c
   Sum sum;
   size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto value = load(tag, values + i);
+    const auto value = load_values(values + i);
     const auto scaled = hn::Mul(value, hn::Set(tag, grid.inverse));
     const auto inside = hn::And(hn::Ge(scaled, code_min), hn::Le(scaled, code_max));
     const auto code = code_of(tag, value, grid);
     const auto step = hn::IfThenElse(inside, hn::Sub(code, scaled), code);
-    const auto incoming = load(tag, gradient + i);
+    const auto incoming = load_values(gradient + i);
     sum.add(hn::Mul(incoming, step));
-    hn::StoreU(hn::IfThenElseZero(inside, incoming), tag, masked + i);
+    store(hn::IfThenElseZero(inside, incoming), masked + i);
   }
   double total = sum.total();
   for (; i < count; ++i) {
-    const float scaled = values[i] * grid.inverse;
+    const float scaled = widen(values[i]) * grid.inverse, incoming = widen(gradient[i]);
     const bool inside = scaled >= grid.code_min && scaled <= grid.code_max;
-    const float code = scalar_code(values[i], grid);
-    total += static_cast<double>(gradient[i] * (inside ? code - scaled : code));
-    masked[i] = inside ? gradient[i] : 0.0f;
+    const float code = scalar_code(widen(values[i]), grid);
+    total += static_cast<double>(incoming * (inside ? code - scaled : code));
+    store(inside ? incoming : 0.0f, masked + i);
   }
   return total;
+}
+
+double scale_gradient_float(const float* values, const float* gradient, size_t count, const IntegerGrid& grid,
+                            float* masked) {
+  return mask_gradient(values, gradient, count, grid, masked);
+}
+double scale_gradient_bfloat16(const BFloat16* values, const BFloat16* gradient, size_t count, const IntegerGrid& grid,
+                               BFloat16* masked) {
+  return mask_gradient(values, gradient, count, grid, masked);
 }
 
 }  // namespace qat::HWY_NAMESPACE
@@ -179,9 +194,11 @@ namespace qat::kernels {
 HWY_EXPORT(encode_float);
 HWY_EXPORT(encode_bfloat16);
 HWY_EXPORT(fake_quantize_float);
+HWY_EXPORT(fake_quantize_bfloat16);
 HWY_EXPORT(squared_error_float);
 HWY_EXPORT(code_products_float);
 HWY_EXPORT(scale_gradient_float);
+HWY_EXPORT(scale_gradient_bfloat16);
 
 void encode_integers(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes) {
   HWY_DYNAMIC_DISPATCH(encode_float)(values, count, grid, codes);
@@ -192,6 +209,9 @@ void encode_integers(const BFloat16* values, size_t count, const IntegerGrid& gr
 void fake_quantize_integers(const float* values, size_t count, const IntegerGrid& grid, float* results) {
   HWY_DYNAMIC_DISPATCH(fake_quantize_float)(values, count, grid, results);
 }
+void fake_quantize_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, BFloat16* results) {
+  HWY_DYNAMIC_DISPATCH(fake_quantize_bfloat16)(values, count, grid, results);
+}
 double squared_error(const float* values, size_t count, const IntegerGrid& grid) {
   return HWY_DYNAMIC_DISPATCH(squared_error_float)(values, count, grid);
 }
@@ -201,6 +221,10 @@ CodeProducts code_products(const float* values, size_t count, const IntegerGrid&
 double scale_gradient(const float* values, const float* gradient, size_t count, const IntegerGrid& grid,
                       float* masked) {
   return HWY_DYNAMIC_DISPATCH(scale_gradient_float)(values, gradient, count, grid, masked);
+}
+double scale_gradient(const BFloat16* values, const BFloat16* gradient, size_t count, const IntegerGrid& grid,
+                      BFloat16* masked) {
+  return HWY_DYNAMIC_DISPATCH(scale_gradient_bfloat16)(values, gradient, count, grid, masked);
 }
 
 }  // namespace qat::kernels

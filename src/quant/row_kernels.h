@@ -20,6 +20,7 @@ struct IntegerGrid {
 void encode_integers(const float* values, size_t count, const IntegerGrid& grid, int8_t* codes);
 void encode_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, int8_t* codes);
 void fake_quantize_integers(const float* values, size_t count, const IntegerGrid& grid, float* results);
+void fake_quantize_integers(const BFloat16* values, size_t count, const IntegerGrid& grid, BFloat16* results);
 
 // Sum of (decode(encode(value)) - value)^2.
 double squared_error(const float* values, size_t count, const IntegerGrid& grid);
@@ -33,5 +34,7 @@ CodeProducts code_products(const float* values, size_t count, const IntegerGrid&
 
 // row_codec.h: scale_gradient().
 double scale_gradient(const float* values, const float* gradient, size_t count, const IntegerGrid& grid, float* masked);
+double scale_gradient(const BFloat16* values, const BFloat16* gradient, size_t count, const IntegerGrid& grid,
+                      BFloat16* masked);
 
 }  // namespace qat::kernels

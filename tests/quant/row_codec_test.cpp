@@ -170,6 +170,32 @@ TEST_P(RowCodec, ScaleGradientEqualsTheScalarRule) {
   });
 }
 
+TEST_P(RowCodec, Bfloat16RowsGiveTheRoundedResultsOfTheirWidenedValues) {
+  const uint64_t seed = fresh_seed();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  SplitMix64 noise(seed);
+  for_hard_rows([&](const std::vector<float>& row, float scale) {
+    std::vector<BFloat16> values, gradient;
+    std::vector<float> wide_values, wide_gradient;
+    for (const float value : row) {
+      values.push_back(to_bfloat16(std::isnan(value) ? 0.0f : value));
+      gradient.push_back(to_bfloat16(test::gaussian(noise)));
+      wide_values.push_back(to_float(values.back()));
+      wide_gradient.push_back(to_float(gradient.back()));
+    }
+    std::vector<BFloat16> results(row.size()), masked(row.size());
+    std::vector<float> wide_results(row.size()), wide_masked(row.size());
+    fake_quantize_group(GetParam(), std::span<const BFloat16>(values), scale, results);
+    fake_quantize_group(GetParam(), std::span<const float>(wide_values), scale, wide_results);
+    EXPECT_EQ(scale_gradient(GetParam(), std::span<const BFloat16>(values), gradient, scale, masked),
+              scale_gradient(GetParam(), std::span<const float>(wide_values), wide_gradient, scale, wide_masked));
+    for (size_t i = 0; i < row.size(); ++i) {
+      ASSERT_EQ(results[i].bits, to_bfloat16(wide_results[i]).bits) << row[i];
+      ASSERT_EQ(to_float(masked[i]), wide_masked[i]) << row[i];
+    }
+  });
+}
+
 TEST_P(RowCodec, SquaredErrorIsThatOfTheScalarRule) {
   for_hard_rows([&](std::vector<float> values, float scale) {
     double wanted = 0;
