@@ -192,6 +192,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new", type=int, default=32)
     options = parser.parse_args()
+    if options.folder:
+        options.folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder.parent if options.folder else None) as temporary:
         temporary = pathlib.Path(temporary)
         model = options.folder or temporary / "e2b"
