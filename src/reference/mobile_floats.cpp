@@ -91,9 +91,10 @@ void rms_norm(std::span<float> values, std::span<const float> weight, float epsi
   for (size_t i = 0; i < weight.size(); ++i) values[i] *= weight[i];
 }
 
-// Angle less whole turns; 2 pi in two parts.
+// Angle less whole turns (fewer than 2^22 of them); 2 pi in two parts.
 HWY_INLINE float within_a_turn(float angle) {
-  const float turns = std::nearbyint(angle * 0.15915494f);
+  constexpr float kWhole = 0x1.8p23f;  // no fraction is left beside it
+  const float turns = (angle * 0.15915494f + kWhole) - kWhole;
   return fused(-turns, 1.9353072e-3f, fused(-turns, 6.28125f, angle));
 }
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Size, memory and speed of the mobile exports at Gemma 4 E2B's true shape, and LiteRT-LM running the file.
 
-Makes a checkpoint of plan mobile-e2b over the random BF16 weights of export_benchmark.py (hard-linked; random row scales,
+Makes a checkpoint of a mobile plan over the random BF16 weights of export_benchmark.py (hard-linked; random row scales,
 constant static scales), exports it as mobile-hf and as .litertlm with a separate and with a shared table, and prints sizes by
 part, seconds and peak anonymous memory. Then the native LiteRT-LM loads each .litertlm on the CPU and generates, and the
 reference inference does so from the same file. Needs about 18 GB of disk beside FOLDER; the outputs are deleted.
 
-usage: litertlm_e2b_benchmark.py GEMMA_QAT [FOLDER] [--threads 2] [--new 32]
+With --plan mobile-e2b-litert the per-layer model projection is int8 instead of 16 bit.
+
+usage: litertlm_e2b_benchmark.py GEMMA_QAT [FOLDER] [--plan mobile-e2b|mobile-e2b-litert] [--threads 2] [--new 32]
 Exit codes: 0 done, 77 skipped (numpy or litert-lm is missing).
 """
 import argparse
@@ -38,8 +40,8 @@ PROMPT_TOKENS = 256
 BITS = {"int2": 2, "int4": 4, "int8": 8}
 
 
-def scheme_of(name, rows):
-    """As in configs/plans/mobile-e2b.json; None: left as it is."""
+def scheme_of(name, plan):
+    """As in configs/plans/PLAN.json; None: left as it is."""
     kind = name.removesuffix(".weight").rpartition(".")[2]
     if kind == "embed_tokens":
         return "int2"
@@ -47,12 +49,14 @@ def scheme_of(name, rows):
         return "int4"
     if kind in ("per_layer_input_gate", "per_layer_projection"):
         return "int8"
+    if kind == "per_layer_model_projection":
+        return "int8" if plan == "mobile-e2b-litert" else None
     if kind in ("gate_proj", "up_proj", "down_proj"):
         return "int4" if int(name.split(".")[1]) < shape.LAYERS - shape.SHARED else "int2"
     return None
 
 
-def write_checkpoint(model, folder):
+def write_checkpoint(model, folder, plan):
     os.link(model / "model.safetensors", folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(shape.CONFIG | {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}))
     tokenizer = tokenizer_file.tokenizer_json("gemma4", [], [chr(code) for code in range(33, 127)], shape.VOCABULARY)
@@ -60,7 +64,7 @@ def write_checkpoint(model, folder):
     generator = np.random.default_rng(1)
     entries, tensors = {}, {}
     for name, dimensions in shape.weights():
-        scheme = scheme_of(name, dimensions[0])
+        scheme = scheme_of(name, plan)
         if scheme is None:
             entries[name] = {"scheme": "bf16" if len(dimensions) == 2 else "f32", "scales": "rule", "frozen": False}
             continue
@@ -89,7 +93,7 @@ def write_checkpoint(model, folder):
         for values in tensors.values():
             file.write(values.tobytes())
     (folder / "quantization.json").write_text(
-        json.dumps({"format": 1, "plan": "mobile-e2b", "kv_cache": "int8", "weights": entries}))
+        json.dumps({"format": 1, "plan": plan, "kv_cache": "int8", "weights": entries}))
 
 
 def run(*command):
@@ -189,6 +193,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program")
     parser.add_argument("folder", nargs="?", type=pathlib.Path)
+    parser.add_argument("--plan", choices=["mobile-e2b", "mobile-e2b-litert"], default="mobile-e2b")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new", type=int, default=32)
     options = parser.parse_args()
@@ -201,7 +206,7 @@ def main():
             shape.write_folder(model)
         checkpoint = temporary / "checkpoint"
         checkpoint.mkdir()
-        write_checkpoint(model, checkpoint)
+        write_checkpoint(model, checkpoint, options.plan)
         shape.read_into_page_cache(model / "model.safetensors")
         for name, format, more in (("mobile-hf", "mobile-hf", []), ("separate", "litertlm", ["--embedder", "separate"]),
                                    ("shared", "litertlm", ["--embedder", "shared"])):
