@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/nonzero.h>
 
 #include <algorithm>
 #include <utility>
@@ -16,10 +15,8 @@ namespace qat {
 
 namespace {
 
-at::Tensor trained_positions(const TrainingBatch& batch) { return at::nonzero(batch.targets >= 0).flatten(); }
-
 at::Tensor trained_hidden_states(const Gemma4Model& model, const TrainingBatch& batch) {
-  return model.hidden_states(batch.input).index_select(0, trained_positions(batch));
+  return model.hidden_states(batch.input).index_select(0, batch.trained_positions());
 }
 
 // Puts another weight, without slots, into the head for its lifetime.
@@ -48,7 +45,7 @@ struct Sums {
 void add_batch(Gemma4Model& model, const TrainingBatch& batch, const at::Tensor& reference_hidden,
                const at::Tensor& reference_head, Sums& sums) {
   const at::Tensor hidden = trained_hidden_states(model, batch);
-  const at::Tensor targets = batch.targets.index_select(0, trained_positions(batch));
+  const at::Tensor targets = batch.targets.index_select(0, batch.trained_positions());
   for (int64_t from = 0; from < hidden.size(0); from += kHeadChunkTokens) {
     const int64_t to = std::min(from + kHeadChunkTokens, hidden.size(0));
     const at::Tensor log_p = at::log_softmax(model.logits(hidden.slice(0, from, to)), -1);

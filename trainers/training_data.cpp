@@ -1,6 +1,8 @@
 #include "trainers/training_data.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/nonzero.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -51,6 +53,8 @@ std::vector<std::vector<int32_t>> first_tokens(const std::vector<Example>& examp
 }
 
 }  // namespace
+
+at::Tensor TrainingBatch::trained_positions() const { return at::nonzero(targets >= 0).flatten(); }
 
 TrainingBatch join_rows(std::span<const Batch> rows) {
   int64_t total = 0;

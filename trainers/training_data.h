@@ -21,6 +21,8 @@ struct TrainingBatch {
   int64_t trained_tokens = 0;
 
   int64_t tokens() const { return input.tokens.numel(); }
+  // int64 [trained_tokens]: where the loss counts.
+  at::Tensor trained_positions() const;
 };
 
 // Rows one after another; documents stay apart.
