@@ -71,6 +71,7 @@ TrainingBatch join_rows(std::span<const Batch> rows) {
     for (size_t i = 0; i + 1 < row.document_starts.size(); ++i) {
       joined.input.document_starts.push_back(offset + row.document_starts[i]);
     }
+    joined.documents.insert(joined.documents.end(), row.documents.begin(), row.documents.end());
     offset += std::ssize(row.tokens);
     joined.trained_tokens += row.trained_tokens;
   }
