@@ -1,5 +1,6 @@
 #include "trainers/config_checks.h"
 
+#include <cmath>
 #include <filesystem>
 
 #include "core/error.h"
@@ -142,18 +143,41 @@ void check_freeze(const TrainConfig& config, Checker& check) {
   }
 }
 
+void check_distillation(const TrainConfig& config, Checker& check) {
+  const DistillationConfig& distillation = config.distillation;
+  const DistillationConfig defaults;
+  if (!config.teacher.empty() && !fs::is_directory(config.teacher)) {
+    check.add("teacher: there is no folder ", config.teacher);
+  }
+  if (!(distillation.temperature > 0 && std::isfinite(distillation.temperature))) {
+    check.add("distillation.temperature: must be above 0, found ", distillation.temperature);
+  }
+  check.below("distillation.cross_entropy_share", distillation.cross_entropy_share, 0, 1);
+  if (!(distillation.beta > 0 && distillation.beta < 1)) {
+    check.add("distillation.beta: must be above 0 and below 1, found ", distillation.beta);
+  }
+  if (distillation.beta != defaults.beta && config.objective != "jensen_shannon") {
+    check.add("distillation.beta: needs objective = jensen_shannon");
+  }
+  if (config.distills()) {
+    if (config.teacher.empty() && config.initialize == "random") {
+      check.add("objective: ", config.objective, " to random weights says nothing; name a model as teacher");
+    }
+    return;
+  }
+  for (const auto& [name, is_set] :
+       {std::pair("teacher", !config.teacher.empty()),
+        std::pair("distillation.temperature", distillation.temperature != defaults.temperature),
+        std::pair("distillation.cross_entropy_share", distillation.cross_entropy_share != 0)}) {
+    if (is_set) check.add(name, ": needs objective = forward_kl, reverse_kl or jensen_shannon");
+  }
+}
+
 void check_evaluation(const TrainConfig& config, Checker& check) {
   if (!config.eval.reference.empty() && !fs::is_directory(config.eval.reference)) {
     check.add("eval.reference: there is no folder ", config.eval.reference);
   }
   if (!config.eval.reference.empty() && !config.wants_kl()) check.add("eval.reference: needs eval.metric = kl");
-  if (!config.teacher.empty() && !fs::is_directory(config.teacher)) {
-    check.add("teacher: there is no folder ", config.teacher);
-  }
-  if (!config.teacher.empty() && !config.distills()) check.add("teacher: needs objective = forward_kl");
-  if (config.distills() && config.teacher.empty() && config.initialize == "random") {
-    check.add("objective: forward_kl to random weights says nothing; name a model as teacher");
-  }
   if (!config.wants_kl()) return;
   if (config.data.eval.empty()) check.add("eval.metric: kl needs data.eval");
   if (config.initialize == "random" && config.eval.reference.empty()) {
@@ -171,6 +195,7 @@ void check_values(const TrainConfig& config, std::vector<std::string>& problems)
   check_optimizer(config.optimizer, config.steps, check);
   check_sizes(config, check);
   check_freeze(config, check);
+  check_distillation(config, check);
   check_evaluation(config, check);
 }
 

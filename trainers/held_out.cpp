@@ -4,10 +4,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/nonzero.h>
 
 #include <algorithm>
-#include <utility>
 
 #include "core/terminal.h"
 #include "model/chunked_head.h"
@@ -16,46 +14,27 @@ namespace qat {
 
 namespace {
 
-at::Tensor trained_positions(const TrainingBatch& batch) { return at::nonzero(batch.targets >= 0).flatten(); }
-
 at::Tensor trained_hidden_states(const Gemma4Model& model, const TrainingBatch& batch) {
-  return model.hidden_states(batch.input).index_select(0, trained_positions(batch));
+  return model.hidden_states(batch.input).index_select(0, batch.trained_positions());
 }
-
-// Puts another weight, without slots, into the head for its lifetime.
-class ExchangedHead {
- public:
-  ExchangedHead(Gemma4Model& model, const at::Tensor& weight) : head_(model.projection(model.head().name)) {
-    Projection plain;
-    plain.name = head_.name;
-    plain.weight = weight;
-    own_ = std::exchange(head_, std::move(plain));
-  }
-  ~ExchangedHead() { head_ = std::move(own_); }
-  ExchangedHead(const ExchangedHead&) = delete;
-  ExchangedHead& operator=(const ExchangedHead&) = delete;
-
- private:
-  Projection& head_;
-  Projection own_;
-};
 
 struct Sums {
   double loss = 0;
   double kl = 0;
 };
 
-void add_batch(Gemma4Model& model, const TrainingBatch& batch, const at::Tensor& reference_hidden,
-               const at::Tensor& reference_head, Sums& sums) {
+void add_batch(const Gemma4Model& model, const TrainingBatch& batch, const at::Tensor& reference_hidden,
+               const Projection& reference_head, Sums& sums) {
   const at::Tensor hidden = trained_hidden_states(model, batch);
-  const at::Tensor targets = batch.targets.index_select(0, trained_positions(batch));
+  const at::Tensor targets = batch.targets.index_select(0, batch.trained_positions());
   for (int64_t from = 0; from < hidden.size(0); from += kHeadChunkTokens) {
     const int64_t to = std::min(from + kHeadChunkTokens, hidden.size(0));
     const at::Tensor log_p = at::log_softmax(model.logits(hidden.slice(0, from, to)), -1);
     sums.loss -= at::gather(log_p, 1, targets.slice(0, from, to).unsqueeze(1)).sum().item<double>();
     if (!reference_hidden.defined()) continue;
-    const ExchangedHead exchanged(model, reference_head);
-    const at::Tensor log_q = at::log_softmax(model.logits(reference_hidden.slice(0, from, to)), -1);
+    const at::Tensor reference_logits =
+        head_logits(reference_head, model.config().final_logit_softcap, reference_hidden.slice(0, from, to));
+    const at::Tensor log_q = at::log_softmax(reference_logits, -1);
     sums.kl += (log_q.exp() * (log_q - log_p)).sum().item<double>();
   }
 }
@@ -68,12 +47,13 @@ ReferenceStates::ReferenceStates(const Gemma4Model& model, const std::vector<Tra
   head_ = model.head().weight.detach().to(at::kBFloat16, /*non_blocking=*/false, /*copy=*/true);
 }
 
-std::optional<HeldOutResult> evaluate_held_out(Gemma4Model& model, const std::vector<TrainingBatch>& batches,
+std::optional<HeldOutResult> evaluate_held_out(const Gemma4Model& model, const std::vector<TrainingBatch>& batches,
                                                const ReferenceStates* reference) {
   const at::NoGradGuard no_grad;
   Sums sums;
   HeldOutResult result;
-  const at::Tensor head = reference == nullptr ? at::Tensor() : reference->head().to(model.dtype());
+  Projection head;
+  if (reference != nullptr) head.weight = reference->head().to(model.dtype());
   for (size_t i = 0; i < batches.size(); ++i) {
     if (interrupt_requested()) return std::nullopt;
     add_batch(model, batches[i], reference == nullptr ? at::Tensor() : reference->hidden(i), head, sums);

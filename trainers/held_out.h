@@ -33,8 +33,8 @@ struct HeldOutResult {
   int64_t positions = 0;
 };
 
-// Nothing if Ctrl-C came in between. The model's head is exchanged for the reference's while its logits are computed.
-std::optional<HeldOutResult> evaluate_held_out(Gemma4Model& model, const std::vector<TrainingBatch>& batches,
+// Nothing if Ctrl-C came in between.
+std::optional<HeldOutResult> evaluate_held_out(const Gemma4Model& model, const std::vector<TrainingBatch>& batches,
                                                const ReferenceStates* reference);
 
 }  // namespace qat

@@ -49,6 +49,14 @@ void QuantizationConfig::visit_fields(FieldVisitor& visitor) {
                  [this](FieldVisitor& nested) { calibration.visit_fields(nested); });
 }
 
+void DistillationConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("temperature", temperature,
+                "divides both models' logits; the divergence is multiplied by its square, so that gradients keep their size");
+  visitor.field("cross_entropy_share", cross_entropy_share,
+                "share of the data's own cross entropy in the loss, at temperature 1; the divergence has the rest");
+  visitor.field("beta", beta, "weight of the teacher in jensen_shannon's mixture");
+}
+
 void EvaluationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("every_steps", every_steps, "optimizer steps between evaluations; 0: never");
   visitor.field("documents", documents, "held-out documents used; 0: all");
@@ -75,9 +83,13 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                  "static int8 ends of linears: as the plan says, none, or inputs only");
   visitor.choice("dtype", dtype, {"auto", "bfloat16", "float32"},
                  "of the forward pass; weights are BF16 numbers either way");
-  visitor.choice("objective", objective, {"cross_entropy", "forward_kl"},
-                 "what is minimised: -log p of the data's tokens, or KL(teacher || model) at them");
-  visitor.field("teacher", teacher, "model folder of forward_kl, run in BF16 beside the model; empty: the model the run starts from");
+  visitor.choice("objective", objective, {"cross_entropy", "forward_kl", "reverse_kl", "jensen_shannon"},
+                 "what is minimised: -log p of the data's tokens, or at them KL(teacher || model), KL(model || teacher), "
+                 "or beta KL(teacher || m) + (1 - beta) KL(model || m) to the mixture m = beta teacher + (1 - beta) model");
+  visitor.field("teacher", teacher,
+                "model folder that is distilled, run beside the model without quantization; empty: the model the run starts from");
+  visitor.object("distillation", "how a teacher is followed",
+                 [this](FieldVisitor& nested) { distillation.visit_fields(nested); });
   visitor.object("data", "what is learned", [this](FieldVisitor& nested) { data.visit_fields(nested); });
   visitor.field("sequence_length", sequence_length, "tokens a packed row holds at most; longer documents are cut");
   visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");

@@ -59,6 +59,15 @@ struct QuantizationConfig {
   void visit_fields(FieldVisitor& visitor);
 };
 
+// Of the objectives with a teacher.
+struct DistillationConfig {
+  double temperature = 1;
+  double cross_entropy_share = 0;
+  double beta = 0.5;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
 struct EvaluationConfig {
   int64_t every_steps = 100;
   int64_t documents = 64;
@@ -88,6 +97,7 @@ struct TrainConfig {
   std::string dtype = "auto";
   std::string objective = "cross_entropy";
   std::string teacher;
+  DistillationConfig distillation;
   DataConfig data;
   int64_t sequence_length = 1024;
   int64_t micro_batch_sequences = 1;
@@ -118,7 +128,7 @@ struct TrainConfig {
   static std::string describe();
 
   bool is_quantized() const { return !plan.empty(); }
-  bool distills() const { return objective == "forward_kl"; }
+  bool distills() const { return objective != "cross_entropy"; }
   bool wants_kl() const { return eval.metric == "kl"; }
   // The dtype of the forward pass after "auto": BF16 where the processor multiplies it fast (AVX512-BF16, AMX).
   bool computes_in_bfloat16() const;

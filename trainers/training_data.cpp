@@ -1,6 +1,8 @@
 #include "trainers/training_data.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/nonzero.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -52,6 +54,8 @@ std::vector<std::vector<int32_t>> first_tokens(const std::vector<Example>& examp
 
 }  // namespace
 
+at::Tensor TrainingBatch::trained_positions() const { return at::nonzero(targets >= 0).flatten(); }
+
 TrainingBatch join_rows(std::span<const Batch> rows) {
   int64_t total = 0;
   for (const Batch& row : rows) total += std::ssize(row.tokens);
@@ -67,6 +71,7 @@ TrainingBatch join_rows(std::span<const Batch> rows) {
     for (size_t i = 0; i + 1 < row.document_starts.size(); ++i) {
       joined.input.document_starts.push_back(offset + row.document_starts[i]);
     }
+    joined.documents.insert(joined.documents.end(), row.documents.begin(), row.documents.end());
     offset += std::ssize(row.tokens);
     joined.trained_tokens += row.trained_tokens;
   }

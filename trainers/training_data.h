@@ -19,8 +19,11 @@ struct TrainingBatch {
   PackedTokens input;
   at::Tensor targets;  // int64 [T]: the next token, negative where the loss does not count
   int64_t trained_tokens = 0;
+  std::vector<int64_t> documents;  // which examples of the source they are, in order
 
   int64_t tokens() const { return input.tokens.numel(); }
+  // int64 [trained_tokens]: where the loss counts.
+  at::Tensor trained_positions() const;
 };
 
 // Rows one after another; documents stay apart.

@@ -56,12 +56,11 @@ std::vector<std::vector<const Example*>> pack(const std::vector<Example>& exampl
   return rows;
 }
 
-// The first token of a document is never a target.
+}  // namespace
+
 int64_t trained_targets(const Example& example) {
   return std::count(example.trained.begin() + 1, example.trained.end(), uint8_t{1});
 }
-
-}  // namespace
 
 Batch pack_row(std::span<const Example* const> examples) {
   Batch batch;
@@ -122,7 +121,10 @@ void BatchSource::pack_epoch(int64_t epoch) {
 
 Batch BatchSource::next() {
   if (position_.row == rows_in_epoch()) pack_epoch(position_.epoch + 1);
-  return pack_row(rows_[static_cast<size_t>(position_.row++)]);
+  const std::vector<const Example*>& row = rows_[static_cast<size_t>(position_.row++)];
+  Batch batch = pack_row(row);
+  for (const Example* example : row) batch.documents.push_back(example - examples_.data());
+  return batch;
 }
 
 void BatchSource::seek(BatchPosition position) {

@@ -18,9 +18,13 @@ struct Batch {
   std::vector<int32_t> targets;          // the next token of the same document if it is trained, else kIgnoredTarget
   std::vector<int64_t> document_starts;  // offsets into tokens: the first is 0, the last is tokens.size()
   int64_t trained_tokens = 0;            // targets that are not ignored
+  std::vector<int64_t> documents;        // which examples of the source they are, in the row's order
 };
 
-// One row of these examples, in their order, uncut and unshuffled.
+// Targets of a document: its trained tokens but the first, which nothing predicts.
+int64_t trained_targets(const Example& example);
+
+// One row of these examples, in their order, uncut and unshuffled; without their numbers.
 Batch pack_row(std::span<const Example* const> examples);
 
 struct BatcherOptions {
@@ -59,6 +63,8 @@ class BatchSource {
 
   // Batches of this rank in the current epoch. Packing depends on the order, so epochs may differ by a few.
   int64_t rows_in_epoch() const { return static_cast<int64_t>(rows_.size()); }
+  // After the cut, in the order of the files: what Batch::documents numbers.
+  const std::vector<Example>& examples() const { return examples_; }
   int64_t example_count() const { return static_cast<int64_t>(examples_.size()); }
   // Trained tokens of one epoch over all ranks.
   int64_t trained_tokens_per_epoch() const { return trained_tokens_; }

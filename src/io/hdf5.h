@@ -1,7 +1,8 @@
-// HDF5 files of named arrays, written whole and read back. The only files of this program that include hdf5.h are this
-// header's own sources.
+// HDF5 files of named arrays, written and read whole or in parts. The only files of this program that include hdf5.h
+// are this header's own sources.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -9,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "io/tensor_source.h"
 
 namespace qat {
 
@@ -26,6 +29,12 @@ class Hdf5Writer {
   void write(std::string_view name, std::span<const int64_t> values);
   void write(std::string_view name, std::span<const double> values);
   void write_text(std::string_view name, std::string_view text);
+
+  // Makes room for an array of F32 or BF16 (as the 16-bit integers of its bits) that write_part() fills, in any order.
+  // Parts that are never written read as zeros. Parts of one array only may be written at a time.
+  void declare(std::string_view name, ElementType type, uint64_t elements);
+  // Bytes of whole elements of the array declared last, from element `first` on.
+  void write_part(uint64_t first, std::span<const std::byte> bytes);
 
   void commit();
 
@@ -49,6 +58,11 @@ class Hdf5Reader {
   void read(std::string_view name, std::span<int64_t> values) const;
   void read(std::string_view name, std::span<double> values) const;
   std::string read_text(std::string_view name) const;
+  // Elements of an array of any type.
+  uint64_t elements(std::string_view name) const;
+  // Fills `bytes` with elements of an array of F32 or BF16 from element `first` on; the array must have this type and
+  // reach that far.
+  void read_part(std::string_view name, ElementType type, uint64_t first, std::span<std::byte> bytes) const;
   // Names inside a group, sorted; empty if there is no such group.
   std::vector<std::string> names_in(std::string_view group) const;
 

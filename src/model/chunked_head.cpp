@@ -109,20 +109,24 @@ at::Tensor loss_sum_through_head(const Gemma4Model& model, const at::Tensor& hid
                          chunk_tokens, recording && input.requires_grad(), recording && weight.requires_grad());
 }
 
+LogitsLoss cross_entropy_of_logits(const at::Tensor& logits, const at::Tensor& targets, bool gradient_is_wanted) {
+  const at::Tensor target = targets.unsqueeze(1);
+  at::Tensor log_probabilities = at::log_softmax(logits, -1);
+  LogitsLoss result{log_probabilities.gather(1, target).sum().neg_(), {}};
+  if (gradient_is_wanted) {
+    result.gradient = log_probabilities.exp_();
+    result.gradient.scatter_(1, target, result.gradient.gather(1, target).sub_(1));
+  }
+  return result;
+}
+
 at::Tensor cross_entropy_sum(const Gemma4Model& model, const at::Tensor& hidden, const at::Tensor& targets,
                              int64_t chunk_tokens) {
   QAT_CHECK(targets.dim() == 1 && targets.size(0) == hidden.size(0));
   const at::Tensor counted = targets.ge(0).nonzero().squeeze(1);
-  const at::Tensor wanted = targets.index_select(0, counted).unsqueeze(1);
+  const at::Tensor wanted = targets.index_select(0, counted);
   const LogitsLossFunction loss = [&](const at::Tensor& logits, int64_t first, bool gradient_is_wanted) {
-    const at::Tensor target = wanted.narrow(0, first, logits.size(0));
-    at::Tensor log_probabilities = at::log_softmax(logits, -1);
-    LogitsLoss result{log_probabilities.gather(1, target).sum().neg_(), {}};
-    if (gradient_is_wanted) {
-      result.gradient = log_probabilities.exp_();
-      result.gradient.scatter_(1, target, result.gradient.gather(1, target).sub_(1));
-    }
-    return result;
+    return cross_entropy_of_logits(logits, wanted.narrow(0, first, logits.size(0)), gradient_is_wanted);
   };
   return loss_sum_through_head(model, hidden.index_select(0, counted), loss, chunk_tokens);
 }

@@ -30,6 +30,9 @@ struct LogitsLoss {
 using LogitsLossFunction =
     std::function<LogitsLoss(const at::Tensor& logits, int64_t first_row, bool gradient_is_wanted)>;
 
+// Sum of -log p(target) over the rows; `targets` int64 [n], each in the vocabulary.
+LogitsLoss cross_entropy_of_logits(const at::Tensor& logits, const at::Tensor& targets, bool gradient_is_wanted);
+
 // Any loss that is a sum over rows, through the head in chunks (fp32 scalar, differentiable as above). Every row of
 // `hidden` [n, hidden] counts: callers drop the others first. An output transform of the head takes part with its
 // derivative, but its own parameters get no gradient.

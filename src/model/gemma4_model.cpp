@@ -194,10 +194,12 @@ at::Tensor Gemma4Model::hidden_states(const PackedTokens& batch) const {
 }
 
 at::Tensor Gemma4Model::logits(const at::Tensor& hidden) const {
-  at::Tensor result = head()(hidden);
-  if (config_.final_logit_softcap > 0) {
-    result = (result / config_.final_logit_softcap).tanh() * config_.final_logit_softcap;
-  }
+  return head_logits(head(), config_.final_logit_softcap, hidden);
+}
+
+at::Tensor head_logits(const Projection& head, double softcap, const at::Tensor& hidden) {
+  at::Tensor result = head(hidden);
+  if (softcap > 0) result = (result / softcap).tanh() * softcap;
   return result.to(at::kFloat);
 }
 

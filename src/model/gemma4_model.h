@@ -90,6 +90,9 @@ class Gemma4Model {
   std::vector<Layer> layers_;
 };
 
+// Logits as above of any head and soft-cap (0: none).
+at::Tensor head_logits(const Projection& head, double softcap, const at::Tensor& hidden);
+
 // Copies every weight of the table from the source (HF names under any prefix, or none), converting to the model's
 // dtype. Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
 void load_weights(Gemma4Model& model, const TensorSource& source);

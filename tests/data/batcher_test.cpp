@@ -49,6 +49,27 @@ std::vector<Batch> epoch_of(BatchSource& source) {
   return batches;
 }
 
+TEST(Batcher, RowsNameTheirDocumentsInEveryEpoch) {
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(::testing::Message() << "seed " << seed);
+  SplitMix64 random(seed);
+  BatchSource source(random_examples(random, 100, 60), options_of(64, seed));
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    source.seek({epoch, 0});
+    std::vector<int> seen(source.examples().size());
+    for (const Batch& batch : epoch_of(source)) {
+      ASSERT_EQ(batch.documents.size() + 1, batch.document_starts.size());
+      for (size_t i = 0; i < batch.documents.size(); ++i) {
+        const auto number = static_cast<size_t>(batch.documents[i]);
+        const std::vector<int32_t>& tokens = source.examples().at(number).tokens;
+        EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), batch.tokens.begin() + batch.document_starts[i]));
+        ++seen[number];
+      }
+    }
+    EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
+  }
+}
+
 TEST(Batcher, RowsHoldWholeDocumentsAndTargetsStayInside) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE(::testing::Message() << "seed " << seed);

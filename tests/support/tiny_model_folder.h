@@ -4,8 +4,11 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
+#include "core/float_types.h"
 #include "core/output_file.h"
 #include "core/random.h"
 #include "gemma4/config.h"

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "gemma4/model_folder.h"
 #include "gemma4/witness.h"
@@ -16,6 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::bytes_of;
 using testing::metrics_of;
+using testing::step_losses;
 using testing::TinyRun;
 using testing::train;
 
@@ -42,15 +42,6 @@ StaticScales edges(const fs::path& run, int step) {
 
 std::string weights(const fs::path& run, int step) {
   return bytes_of(run / ("step-" + std::to_string(step)) / "model.safetensors");
-}
-
-std::vector<double> step_losses(const fs::path& run) {
-  std::vector<double> losses;
-  for (const std::string& line : metrics_of(run)) {
-    const auto json = nlohmann::json::parse(line);
-    if (json["kind"] == "step") losses.push_back(json["loss"]);
-  }
-  return losses;
 }
 
 class MobileResume : public ::testing::TestWithParam<const char*> {};

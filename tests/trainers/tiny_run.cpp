@@ -99,4 +99,13 @@ std::vector<std::string> metrics_of(const fs::path& run) {
   return lines;
 }
 
+std::vector<double> step_losses(const fs::path& run) {
+  std::vector<double> losses;
+  for (const std::string& line : metrics_of(run)) {
+    const auto json = nlohmann::json::parse(line);
+    if (json["kind"] == "step") losses.push_back(json["loss"]);
+  }
+  return losses;
+}
+
 }  // namespace qat::testing

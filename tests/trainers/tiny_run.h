@@ -34,4 +34,7 @@ std::string bytes_of(const std::filesystem::path& file);
 // metrics.jsonl as lines without the fields that measure time and memory.
 std::vector<std::string> metrics_of(const std::filesystem::path& run);
 
+// The loss of every step in metrics.jsonl.
+std::vector<double> step_losses(const std::filesystem::path& run);
+
 }  // namespace qat::testing
