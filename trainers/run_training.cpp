@@ -97,6 +97,7 @@ int run_training(TrainConfig config, bool resume) {
   data.seek(state.data);
 
   Gemma4Model model(base.config(), compute_type(config));
+  model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
   const std::vector<std::string> frozen = frozen_weights(config, base);
   std::vector<TrainedWeight> trained = select_trained_weights(model, frozen);

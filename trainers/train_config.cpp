@@ -82,6 +82,8 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("sequence_length", sequence_length, "tokens a packed row holds at most; longer documents are cut");
   visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");
   visitor.field("gradient_accumulation", gradient_accumulation, "forward passes per optimizer step");
+  visitor.choice("activation_checkpointing", activation_checkpointing, {"none", "layers"},
+                 "layers: a layer keeps only its inputs and is computed again in the backward pass; less memory, same bits");
   visitor.field("steps", steps, "optimizer steps");
   visitor.field("seed", seed, "of the data order and of random initial weights");
   visitor.field("threads", threads, "0: all");
@@ -145,6 +147,7 @@ bool TrainConfig::computes_in_bfloat16() const {
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now) {
   static constexpr std::array kFree{"/out",
                                     "/about",
+                                    "/activation_checkpointing",
                                     "/steps",
                                     "/threads",
                                     "/checkpoint/every_steps",

@@ -141,6 +141,23 @@ TEST(TrainingRunTest, OneBigPassEqualsAccumulatedPasses) {
   }
 }
 
+// Layers that are computed again change no bit, so that a run may change its mind when it resumes.
+TEST(TrainingRunTest, ActivationCheckpointingChangesNothingButMemory) {
+  const TinyRun run;
+  const std::vector<std::string> all{"optimizer.final_ratio=1", "eval.every_steps=3"};
+  auto half = all;
+  half.insert(half.end(), {"steps=3", "activation_checkpointing=layers"});
+  ASSERT_EQ(train(run.config("kept", all)), 0);
+  ASSERT_EQ(train(run.config("again", half)), 0);
+  half[2] = "steps=6";
+  ASSERT_EQ(train(run.config("again", half), true), 0);
+  for (const char* file : {"checkpoint/model.safetensors", "checkpoint/witness.safetensors"}) {
+    EXPECT_TRUE(bytes_of(run.folder("kept") / file) == bytes_of(run.folder("again") / file)) << file;
+  }
+  EXPECT_EQ(metrics_of(run.folder("kept")), metrics_of(run.folder("again")));
+  expect_error([&] { run.config("a", {"activation_checkpointing=all"}); }, {"activation_checkpointing", "layers"});
+}
+
 TEST(TrainingRunTest, KlIsMeasuredToTheStartingModelAndToANamedOne) {
   const TinyRun run;
   ASSERT_EQ(train(run.config("base", {"plan=", "kv_cache=none", "steps=30"})), 0);
