@@ -20,7 +20,11 @@ void DataConfig::visit_fields(FieldVisitor& visitor) {
 }
 
 void OptimizerConfig::visit_fields(FieldVisitor& visitor) {
-  visitor.field("learning_rate", learning_rate, "AdamW's rate after the warm-up");
+  visitor.choice("kind", kind, {"adamw", "adamw8bit", "adafactor"},
+                 "adamw8bit: moments in 8 bits; adafactor: a factored second moment only, beta1 and beta2 unused");
+  visitor.choice("masters", masters, {"float32", "bfloat16"},
+                 "bfloat16: the parameters themselves, rounded stochastically, which saves four bytes a weight");
+  visitor.field("learning_rate", learning_rate, "the rate after the warm-up");
   visitor.field("beta1", beta1, "decay of the first moment");
   visitor.field("beta2", beta2, "decay of the second moment");
   visitor.field("epsilon", epsilon, "added to the root of the second moment");
@@ -87,7 +91,7 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("steps", steps, "optimizer steps");
   visitor.field("seed", seed, "of the data order and of random initial weights");
   visitor.field("threads", threads, "0: all");
-  visitor.object("optimizer", "AdamW with warm-up and cosine",
+  visitor.object("optimizer", "how weights move; rates with warm-up and cosine",
                  [this](FieldVisitor& nested) { optimizer.visit_fields(nested); });
   visitor.field("freeze", freeze, "weight roles that are not trained");
   visitor.choice("freeze_tables", freeze_tables, {"plan", "yes", "no"},

@@ -26,6 +26,8 @@ struct DataConfig {
 };
 
 struct OptimizerConfig {
+  std::string kind = "adamw";
+  std::string masters = "float32";
   double learning_rate = 1e-5;
   double beta1 = 0.9;
   double beta2 = 0.95;

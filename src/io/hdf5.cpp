@@ -146,6 +146,9 @@ void Hdf5Writer::write(std::string_view name, std::span<const int64_t> values) {
 void Hdf5Writer::write(std::string_view name, std::span<const double> values) {
   file_->write(name, H5T_NATIVE_DOUBLE, values.data(), values.size());
 }
+void Hdf5Writer::write(std::string_view name, std::span<const std::byte> values) {
+  file_->write(name, H5T_NATIVE_UINT8, values.data(), values.size());
+}
 void Hdf5Writer::write_text(std::string_view name, std::string_view text) {
   file_->write(name, H5T_NATIVE_UINT8, text.data(), text.size());
 }
@@ -236,6 +239,9 @@ void Hdf5Reader::read(std::string_view name, std::span<int64_t> values) const {
 }
 void Hdf5Reader::read(std::string_view name, std::span<double> values) const {
   file_->read(name, values, H5T_NATIVE_DOUBLE, "64-bit floats");
+}
+void Hdf5Reader::read(std::string_view name, std::span<std::byte> values) const {
+  file_->read(name, values, H5T_NATIVE_UINT8, "bytes");
 }
 
 std::string Hdf5Reader::read_text(std::string_view name) const {

@@ -2,6 +2,7 @@
 // header's own sources.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -25,6 +26,7 @@ class Hdf5Writer {
   void write(std::string_view name, std::span<const float> values);
   void write(std::string_view name, std::span<const int64_t> values);
   void write(std::string_view name, std::span<const double> values);
+  void write(std::string_view name, std::span<const std::byte> values);
   void write_text(std::string_view name, std::string_view text);
 
   void commit();
@@ -48,6 +50,7 @@ class Hdf5Reader {
   void read(std::string_view name, std::span<float> values) const;
   void read(std::string_view name, std::span<int64_t> values) const;
   void read(std::string_view name, std::span<double> values) const;
+  void read(std::string_view name, std::span<std::byte> values) const;
   std::string read_text(std::string_view name) const;
   // Names inside a group, sorted; empty if there is no such group.
   std::vector<std::string> names_in(std::string_view group) const;
