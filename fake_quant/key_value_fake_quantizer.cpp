@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "fake_quant/straight_through.h"
+#include "model/recompute.h"
 #include "quant/grid.h"
 #include "quant/key_value_block.h"
 #include "quant/key_value_rotation.h"
@@ -42,7 +43,7 @@ at::Tensor KeyValueFakeQuantizer::apply(const at::Tensor& activation) {
         if (rotation_ > 0) rotate_hadamard(head, rotation_);
       }
     });
-    if (recorded_ != nullptr) recorded_->insert(recorded_->end(), blocks.begin(), blocks.end());
+    if (recorded_ != nullptr && !is_recomputing()) recorded_->insert(recorded_->end(), blocks.begin(), blocks.end());
     value = value.to(activation.scalar_type());
   }
   return straight_through(activation, value);

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "fake_quant/integer_fake_quantize.h"
 #include "fake_quant/tensor_values.h"
+#include "model/recompute.h"
 #include "quant/grid.h"
 #include "quant/row_codec.h"
 
@@ -24,7 +25,7 @@ at::Tensor StaticFakeQuantizer::apply(const at::Tensor& activation) {
     if (--users_left_ == 0) shared_input_ = shared_output_ = at::Tensor();
     return result;
   }
-  if (observation_) observe(activation);
+  if (observation_ && !is_recomputing()) observe(activation);
   const at::Tensor result = observation_ ? activation : quantize(activation);
   users_left_ = users_ - 1;
   if (users_left_ > 0) {
@@ -38,7 +39,7 @@ at::Tensor StaticFakeQuantizer::quantize(const at::Tensor& activation) {
   if (!scale_.is_set()) fail(name(), ": was never calibrated, so it has no scale");
   fired_ = true;
   const at::Tensor value = integer_values(Scheme::Int8, activation, scale_.values(), activation.numel());
-  if (recorded_ != nullptr || measured_ != nullptr) look_on(activation, value);
+  if (!is_recomputing() && (recorded_ != nullptr || measured_ != nullptr)) look_on(activation, value);
   return integer_fake_quantize(Scheme::Int8, activation, scale_.log_change(), scale_.values(), activation.numel(),
                                value);
 }

@@ -43,7 +43,7 @@ class StaticFakeQuantizer final : public ActivationTransform {
   // Ends it. Empty if nothing came by.
   std::optional<Observation> take_observation();
 
-  // Until nullptr is given, apply() appends the codes.
+  // Until nullptr is given, apply() appends the codes. Neither this nor what follows sees a recomputation.
   void record_into(std::vector<int8_t>* codes) { recorded_ = codes; }
   // Until nullptr is given, apply() adds what it changes.
   void measure_into(QuantizationStatistics* statistics) { measured_ = statistics; }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 
@@ -93,7 +94,7 @@ void GradientSum::clear() {
 }
 
 AdamW::AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options)
-    : weights_(std::move(weights)), options_(options) {
+    : Optimizer(std::move(weights)), options_(options) {
   const at::NoGradGuard no_grad;
   for (const TrainedWeight& weight : weights_) {
     state_.masters.push_back(weight.parameter.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
@@ -132,10 +133,14 @@ void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, doubl
   write_parameters();
 }
 
-int64_t AdamW::trained_values() const {
-  int64_t count = 0;
-  for (const TrainedWeight& weight : weights_) count += weight.parameter.numel();
-  return count;
+std::vector<StateArray> AdamW::state_arrays() const {
+  std::vector<StateArray> arrays;
+  for (const auto& [group, tensors] :
+       {std::pair("masters/", &state_.masters), std::pair("first_moments/", &state_.first_moments),
+        std::pair("second_moments/", &state_.second_moments)}) {
+    for (size_t i = 0; i < tensors->size(); ++i) arrays.push_back({group + weights_[i].name, (*tensors)[i]});
+  }
+  return arrays;
 }
 
 void AdamW::restored(int64_t steps_done) {

@@ -10,17 +10,9 @@
 
 #include "fake_quant/fake_quant_set.h"
 #include "model/gemma4_model.h"
-#include "trainers/train_config.h"
+#include "trainers/optimizer.h"
 
 namespace qat {
-
-// A weight that learns.
-struct TrainedWeight {
-  std::string name;       // WeightTable's
-  at::Tensor parameter;   // the model's leaf, BF16 or float, requires_grad set
-  bool decays = false;    // weight decay applies: matrices and tables only
-  bool is_scale = false;  // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
-};
 
 // Rounds every parameter to BF16 numbers, and returns those whose weight is not in `frozen`, with requires_grad set.
 std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std::vector<std::string>& frozen);
@@ -48,37 +40,31 @@ class GradientSum {
   bool complete_ = false;
 };
 
-class AdamW {
+class AdamW final : public Optimizer {
  public:
   AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options);
 
-  // One update with gradients / divisor (gradients are divided in place), then parameters = bf16(masters); scales have
-  // a rate of their own and parameters = masters.
   //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
   //   master = master (1 - rate decay) - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
-  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate, double scale_learning_rate);
+  // Then parameters = bf16(masters); those of scales = masters.
+  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
+            double scale_learning_rate) override;
 
-  // What a saved state holds; one FP32 tensor per weight.
+  // One FP32 tensor per weight.
   struct State {
     std::vector<at::Tensor> masters;
     std::vector<at::Tensor> first_moments;
     std::vector<at::Tensor> second_moments;
   };
-  const std::vector<TrainedWeight>& weights() const { return weights_; }
   const State& state() const { return state_; }
-  int64_t steps_done() const { return steps_done_; }
-  int64_t trained_values() const;
-
-  // To call after state() was filled from a file: parameters follow the masters.
-  void restored(int64_t steps_done);
+  std::vector<StateArray> state_arrays() const override;
+  void restored(int64_t steps_done) override;
 
  private:
   void write_parameters();
 
-  std::vector<TrainedWeight> weights_;
   OptimizerConfig options_;
   State state_;
-  int64_t steps_done_ = 0;
 };
 
 }  // namespace qat

@@ -36,9 +36,9 @@ void check_lengths(const TrainConfig& config, const Gemma4Config& model) {
 }
 
 void check_disk_space(const TrainConfig& config, const RunFolder& folder, const BaseModel& base,
-                      const AdamW& optimizer) {
+                      const Optimizer& optimizer) {
   // A state is replaced only when the new one is complete, so two exist for a while; so do two of each checkpoint kind.
-  const uint64_t state = state_bytes(optimizer.trained_values());
+  const uint64_t state = optimizer.state_bytes();
   const uint64_t checkpoints =
       2 + static_cast<uint64_t>(config.checkpoint.keep_last) + (config.checkpoint.keep_best ? 1 : 0);
   const uint64_t wanted = 2 * state + checkpoints * checkpoint_bytes(base);

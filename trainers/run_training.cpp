@@ -50,7 +50,7 @@ std::optional<ReferenceStates> make_reference(const TrainConfig& config, const G
   return ReferenceStates(reference, data.held_out());
 }
 
-void print_summary(const TrainConfig& config, const BaseModel& base, const TrainingData& data, const AdamW& optimizer,
+void print_summary(const TrainConfig& config, const BaseModel& base, const TrainingData& data, const Optimizer& optimizer,
                    const TrainState& state) {
   int64_t values = 0;
   for (const WeightSpec& weight : base.table().weights()) values += weight.elements();
@@ -97,6 +97,7 @@ int run_training(TrainConfig config, bool resume) {
   data.seek(state.data);
 
   Gemma4Model model(base.config(), compute_type(config));
+  model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
   const std::vector<std::string> frozen = frozen_weights(config, base);
   std::vector<TrainedWeight> trained = select_trained_weights(model, frozen);
@@ -111,21 +112,22 @@ int run_training(TrainConfig config, bool resume) {
   if (config.quantization.learn_scales) {
     for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
   }
-  AdamW optimizer(std::move(trained), config.optimizer);
-  if (state.step > 0) load_optimizer(folder.state(), state, optimizer);
+  const auto optimizer =
+      make_optimizer(std::move(trained), config.optimizer, static_cast<uint64_t>(config.seed));
+  if (state.step > 0) load_optimizer(folder.state(), state, *optimizer);
   fake_quant.changed();
 
   folder.open();
-  check_disk_space(config, folder, base, optimizer);
+  check_disk_space(config, folder, base, *optimizer);
   write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
-  print_summary(config, base, data, optimizer, state);
+  print_summary(config, base, data, *optimizer, state);
   if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
 
   const std::unique_ptr<Objective> objective = make_objective(config, model);
   const CheckpointWriter checkpoints(base, data.witness_prompts());
-  Trainer trainer(config, model, fake_quant, *objective, data, optimizer);
+  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer);
   TrainingRun run(
-      {config, folder, checkpoints, model, fake_quant, data, optimizer, trainer, reference ? &*reference : nullptr},
+      {config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, reference ? &*reference : nullptr},
       state);
   const ExitCode code = run.run();
   std::fputs(join("checkpoint ", folder.checkpoint().string(), "\n").c_str(), stdout);

@@ -20,7 +20,11 @@ void DataConfig::visit_fields(FieldVisitor& visitor) {
 }
 
 void OptimizerConfig::visit_fields(FieldVisitor& visitor) {
-  visitor.field("learning_rate", learning_rate, "AdamW's rate after the warm-up");
+  visitor.choice("kind", kind, {"adamw", "adamw8bit", "adafactor"},
+                 "adamw8bit: moments in 8 bits; adafactor: a factored second moment only, beta1 and beta2 unused");
+  visitor.choice("masters", masters, {"float32", "bfloat16"},
+                 "bfloat16: the parameters themselves, rounded stochastically, which saves four bytes a weight");
+  visitor.field("learning_rate", learning_rate, "the rate after the warm-up");
   visitor.field("beta1", beta1, "decay of the first moment");
   visitor.field("beta2", beta2, "decay of the second moment");
   visitor.field("epsilon", epsilon, "added to the root of the second moment");
@@ -94,10 +98,12 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("sequence_length", sequence_length, "tokens a packed row holds at most; longer documents are cut");
   visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");
   visitor.field("gradient_accumulation", gradient_accumulation, "forward passes per optimizer step");
+  visitor.choice("activation_checkpointing", activation_checkpointing, {"none", "layers"},
+                 "layers: a layer keeps only its inputs and is computed again in the backward pass; less memory, same bits");
   visitor.field("steps", steps, "optimizer steps");
   visitor.field("seed", seed, "of the data order and of random initial weights");
   visitor.field("threads", threads, "0: all");
-  visitor.object("optimizer", "AdamW with warm-up and cosine",
+  visitor.object("optimizer", "how weights move; rates with warm-up and cosine",
                  [this](FieldVisitor& nested) { optimizer.visit_fields(nested); });
   visitor.field("freeze", freeze, "weight roles that are not trained");
   visitor.choice("freeze_tables", freeze_tables, {"plan", "yes", "no"},
@@ -157,6 +163,7 @@ bool TrainConfig::computes_in_bfloat16() const {
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now) {
   static constexpr std::array kFree{"/out",
                                     "/about",
+                                    "/activation_checkpointing",
                                     "/steps",
                                     "/threads",
                                     "/checkpoint/every_steps",

@@ -2,11 +2,10 @@
 
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
 #include <array>
-#include <utility>
 
 #include "core/error.h"
+#include "fake_quant/tensor_values.h"
 #include "io/hdf5.h"
 
 namespace qat {
@@ -16,14 +15,9 @@ namespace {
 
 constexpr int64_t kFormat = 2;
 
-std::span<const float> values_of(const at::Tensor& tensor) {
+std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   QAT_CHECK(tensor.is_contiguous());
-  return {tensor.const_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
-}
-
-std::span<float> values_of_mutable(const at::Tensor& tensor) {
-  QAT_CHECK(tensor.is_contiguous());
-  return {tensor.mutable_data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
 void write_number(Hdf5Writer& writer, const char* name, int64_t value) { writer.write(name, {&value, 1}); }
@@ -34,16 +28,26 @@ int64_t read_number(const Hdf5Reader& reader, const char* name) {
   return value;
 }
 
-// The three groups of tensors of a state, by name.
-std::array<std::pair<const char*, const std::vector<at::Tensor>*>, 3> groups(const AdamW::State& state) {
-  return {{{"masters/", &state.masters},
-           {"first_moments/", &state.first_moments},
-           {"second_moments/", &state.second_moments}}};
+// FP32 tensors as numbers, others (codes, BF16) as their bytes.
+void write_tensor(Hdf5Writer& writer, const StateArray& array) {
+  if (array.values.scalar_type() == at::kFloat) {
+    writer.write(array.name, values_of<const float>(array.values));
+  } else {
+    writer.write(array.name, std::span<const std::byte>(bytes_of(array.values)));
+  }
+}
+
+void read_tensor(const Hdf5Reader& reader, const StateArray& array) {
+  if (array.values.scalar_type() == at::kFloat) {
+    reader.read(array.name, values_of<float>(array.values));
+  } else {
+    reader.read(array.name, bytes_of(array.values));
+  }
 }
 
 }  // namespace
 
-void save_state(const fs::path& file, const TrainState& state, const AdamW& optimizer,
+void save_state(const fs::path& file, const TrainState& state, const Optimizer& optimizer,
                 FakeQuantSet& fake_quant) {
   Hdf5Writer writer(file);
   write_number(writer, "format", kFormat);
@@ -55,13 +59,9 @@ void save_state(const fs::path& file, const TrainState& state, const AdamW& opti
   write_number(writer, "best_step", state.best_step);
   writer.write("best_metric", std::span<const double>(&state.best_metric, 1));
   writer.write_text("config", state.config);
-  for (const auto& [group, tensors] : groups(optimizer.state())) {
-    for (size_t i = 0; i < tensors->size(); ++i) {
-      writer.write(group + optimizer.weights()[i].name, values_of((*tensors)[i]));
-    }
-  }
+  for (const StateArray& array : optimizer.state_arrays()) write_tensor(writer, array);
   for (const LearnedScale* scale : fake_quant.scales()) {
-    writer.write("scale_starts/" + scale->name(), values_of(scale->start()));
+    writer.write("scale_starts/" + scale->name(), values_of<const float>(scale->start()));
   }
   writer.commit();
 }
@@ -88,26 +88,18 @@ void load_scale_starts(const fs::path& file, FakeQuantSet& fake_quant) {
   for (LearnedScale* scale : fake_quant.scales()) {
     const int64_t count = scale->is_set() ? scale->start().numel() : 1;
     const at::Tensor start = at::empty({count}, at::kFloat);
-    reader.read("scale_starts/" + scale->name(), values_of_mutable(start));
+    reader.read("scale_starts/" + scale->name(), values_of<float>(start));
     scale->set_start(start, scale->is_given());
   }
 }
 
-void load_optimizer(const fs::path& file, const TrainState& state, AdamW& optimizer) {
+void load_optimizer(const fs::path& file, const TrainState& state, Optimizer& optimizer) {
   const Hdf5Reader reader(file);
-  const auto& weights = optimizer.weights();
   const size_t found = reader.names_in("masters").size();
-  if (found != weights.size()) {
-    fail(file.string(), ": holds ", found, " trained weights, this run trains ", weights.size());
-  }
-  for (const auto& [group, tensors] : groups(optimizer.state())) {
-    for (size_t i = 0; i < weights.size(); ++i) {
-      reader.read(group + weights[i].name, values_of_mutable((*tensors)[i]));
-    }
-  }
+  const size_t wanted = optimizer.weights().size();
+  if (found != wanted) fail(file.string(), ": holds ", found, " trained weights, this run trains ", wanted);
+  for (const StateArray& array : optimizer.state_arrays()) read_tensor(reader, array);
   optimizer.restored(state.step);
 }
-
-uint64_t state_bytes(int64_t trained_values) { return 12 * static_cast<uint64_t>(trained_values); }
 
 }  // namespace qat

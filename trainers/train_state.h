@@ -8,7 +8,8 @@
 #include <string>
 
 #include "data/batcher.h"
-#include "trainers/adamw.h"
+#include "fake_quant/fake_quant_set.h"
+#include "trainers/optimizer.h"
 
 namespace qat {
 
@@ -24,8 +25,8 @@ struct TrainState {
   std::string config;  // resolved configuration, JSON
 };
 
-// Arrays: format, step, data_position, ... , masters/NAME, first_moments/NAME, second_moments/NAME, scale_starts/NAME.
-void save_state(const std::filesystem::path& file, const TrainState& state, const AdamW& optimizer,
+// Arrays: format, step, data_position, ... , the optimizer's state_arrays(), scale_starts/NAME.
+void save_state(const std::filesystem::path& file, const TrainState& state, const Optimizer& optimizer,
                 FakeQuantSet& fake_quant);
 
 // Everything but the tensors. Throws Error if the file is damaged or of another format.
@@ -34,9 +35,6 @@ TrainState load_state(const std::filesystem::path& file);
 // this set.
 void load_scale_starts(const std::filesystem::path& file, FakeQuantSet& fake_quant);
 // The tensors, into the optimizer and the model's parameters. Throws Error if they are not those of this optimizer.
-void load_optimizer(const std::filesystem::path& file, const TrainState& state, AdamW& optimizer);
-
-// Bytes of state.h5 for this many trained values.
-uint64_t state_bytes(int64_t trained_values);
+void load_optimizer(const std::filesystem::path& file, const TrainState& state, Optimizer& optimizer);
 
 }  // namespace qat

@@ -8,7 +8,7 @@
 namespace qat {
 
 Trainer::Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fake_quant, const Objective& objective,
-                 TrainingData& data, AdamW& optimizer)
+                 TrainingData& data, Optimizer& optimizer)
     : config_(config),
       model_(model),
       fake_quant_(fake_quant),

@@ -25,7 +25,7 @@ class Trainer {
  public:
   // All parts must outlive the trainer.
   Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fake_quant, const Objective& objective,
-          TrainingData& data, AdamW& optimizer);
+          TrainingData& data, Optimizer& optimizer);
 
   // Accumulates gradients over gradient_accumulation batches and updates the weights. Throws Error before the update if
   // the loss or the gradient norm is not finite, and after the first quantized step if a quantizer was never used.
@@ -40,7 +40,7 @@ class Trainer {
   FakeQuantSet& fake_quant_;
   const Objective& objective_;
   TrainingData& data_;
-  AdamW& optimizer_;
+  Optimizer& optimizer_;
   GradientSum gradients_;
   QuantizedParts checked_parts_ = QuantizedParts::none();  // whose quantizers were all seen to be used
 };

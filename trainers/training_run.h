@@ -6,11 +6,11 @@
 #include <optional>
 
 #include "core/error.h"
-#include "trainers/adamw.h"
 #include "trainers/base_model.h"
 #include "trainers/checkpoint_writer.h"
 #include "trainers/held_out.h"
 #include "trainers/metrics_log.h"
+#include "trainers/optimizer.h"
 #include "trainers/run_folder.h"
 #include "trainers/train_config.h"
 #include "trainers/train_state.h"
@@ -28,7 +28,7 @@ struct RunParts {
   Gemma4Model& model;
   FakeQuantSet& fake_quant;
   TrainingData& data;
-  AdamW& optimizer;
+  Optimizer& optimizer;
   Trainer& trainer;
   const ReferenceStates* reference;  // null without KL
 };

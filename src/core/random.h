@@ -11,11 +11,13 @@ class SplitMix64 {
  public:
   explicit SplitMix64(uint64_t seed) : state_(seed) {}
   uint64_t next() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    uint64_t z = (state_ += kIncrement);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
+  // The number that next() gives for the index-th time, counted from 0, after this seed: no need to draw those before.
+  static uint64_t at(uint64_t seed, uint64_t index) { return SplitMix64(seed + index * kIncrement).next(); }
   // Uniform in [0, bound), bound > 0, without modulo bias (Lemire 2019).
   uint64_t below(uint64_t bound) {
     for (;;) {
@@ -28,6 +30,8 @@ class SplitMix64 {
   uint64_t state() const { return state_; }
 
  private:
+  static constexpr uint64_t kIncrement = 0x9e3779b97f4a7c15u;
+
   uint64_t state_;
 };
 

@@ -28,6 +28,7 @@ class Hdf5Writer {
   void write(std::string_view name, std::span<const float> values);
   void write(std::string_view name, std::span<const int64_t> values);
   void write(std::string_view name, std::span<const double> values);
+  void write(std::string_view name, std::span<const std::byte> values);
   void write_text(std::string_view name, std::string_view text);
 
   // Makes room for an array of F32 or BF16 (as the 16-bit integers of its bits) that write_part() fills, in any order.
@@ -57,6 +58,7 @@ class Hdf5Reader {
   void read(std::string_view name, std::span<float> values) const;
   void read(std::string_view name, std::span<int64_t> values) const;
   void read(std::string_view name, std::span<double> values) const;
+  void read(std::string_view name, std::span<std::byte> values) const;
   std::string read_text(std::string_view name) const;
   // Elements of an array of any type.
   uint64_t elements(std::string_view name) const;

@@ -97,6 +97,9 @@ void Hdf5Reader::read(std::string_view name, std::span<int64_t> values) const {
 void Hdf5Reader::read(std::string_view name, std::span<double> values) const {
   file_->read(name, values, H5T_NATIVE_DOUBLE, "64-bit floats");
 }
+void Hdf5Reader::read(std::string_view name, std::span<std::byte> values) const {
+  file_->read(name, values, H5T_NATIVE_UINT8, "bytes");
+}
 
 std::string Hdf5Reader::read_text(std::string_view name) const {
   const Handle dataset = file_->open(name, H5T_NATIVE_UINT8, "text bytes");

@@ -109,6 +109,9 @@ void Hdf5Writer::write(std::string_view name, std::span<const int64_t> values) {
 void Hdf5Writer::write(std::string_view name, std::span<const double> values) {
   file_->write(name, H5T_NATIVE_DOUBLE, values.data(), values.size());
 }
+void Hdf5Writer::write(std::string_view name, std::span<const std::byte> values) {
+  file_->write(name, H5T_NATIVE_UINT8, values.data(), values.size());
+}
 void Hdf5Writer::write_text(std::string_view name, std::string_view text) {
   file_->write(name, H5T_NATIVE_UINT8, text.data(), text.size());
 }

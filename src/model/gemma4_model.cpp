@@ -1,6 +1,7 @@
 #include "model/gemma4_model.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
@@ -180,7 +181,13 @@ LayerInputs Gemma4Model::embed(const PackedTokens& batch) const {
 }
 
 void Gemma4Model::run_layer(int64_t layer, LayerInputs& state, const PackedTokens& batch) const {
-  layers_.at(static_cast<size_t>(layer)).forward(config_, state, {positions_of(batch), batch.document_starts}, nullptr);
+  const Layer& wanted = layers_.at(static_cast<size_t>(layer));
+  const TokenRows rows{positions_of(batch), batch.document_starts};
+  if (recomputes_layers_ && at::GradMode::is_enabled()) {
+    wanted.forward_keeping_inputs(config_, state, rows);
+  } else {
+    wanted.forward(config_, state, rows, nullptr);
+  }
 }
 
 at::Tensor Gemma4Model::final_norm(const at::Tensor& hidden) const {

@@ -63,6 +63,10 @@ class Gemma4Model {
   std::shared_ptr<ActivationTransform>& key_transform(int64_t layer);
   std::shared_ptr<ActivationTransform>& value_transform(int64_t layer);
 
+  // With `wanted`, a layer of a pass that records gradients keeps only its inputs and is computed again in the backward
+  // pass: less memory, a forward pass more, the same bits. Weights and slots must not change between the two.
+  void recompute_layers(bool wanted) { recomputes_layers_ = wanted; }
+
   // Hidden states after the final norm: [T, hidden].
   at::Tensor hidden_states(const PackedTokens& batch) const;
   // The same in steps.
@@ -88,6 +92,7 @@ class Gemma4Model {
   std::deque<Projection> projections_;
   std::vector<std::pair<std::string, at::Tensor>> vectors_;
   std::vector<Layer> layers_;
+  bool recomputes_layers_ = false;
 };
 
 // Logits as above of any head and soft-cap (0: none).

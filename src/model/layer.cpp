@@ -11,6 +11,7 @@
 #include "model/attention.h"
 #include "model/experts.h"
 #include "model/gated_gelu.h"
+#include "model/recompute.h"
 #include "model/rms_norm.h"
 #include "model/rotary.h"
 
@@ -123,6 +124,39 @@ void Gemma4Model::Layer::forward(const Gemma4Config& model, LayerInputs& state, 
   }
   if (layer_scalar.defined()) hidden = hidden * layer_scalar;
   state.hidden = hidden;
+}
+
+void Gemma4Model::Layer::forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state,
+                                                const TokenRows& rows) const {
+  // Inputs: hidden states, then per-layer inputs and a donor's keys and values where there are such. Outputs: hidden
+  // states, then a donor's own keys and values.
+  std::vector<at::Tensor> inputs{state.hidden};
+  if (model.has_per_layer_inputs()) inputs.push_back(state.per_layer_inputs);
+  if (config.key_value_donor) {
+    const auto& donated = state.donated.at(static_cast<size_t>(*config.key_value_donor));
+    QAT_CHECK(donated.has_value());
+    inputs.insert(inputs.end(), {donated->key, donated->value});
+  }
+  const auto compute = [this, &model, positions = rows.positions, starts = rows.document_starts,
+                        layers = state.donated.size()](const std::vector<at::Tensor>& given) {
+    LayerInputs own;
+    own.hidden = given.front();
+    own.donated.resize(layers);
+    if (model.has_per_layer_inputs()) own.per_layer_inputs = given[1];
+    if (config.key_value_donor) {
+      own.donated[static_cast<size_t>(*config.key_value_donor)] = {given[given.size() - 2], given.back()};
+    }
+    forward(model, own, {positions, starts}, nullptr);
+    std::vector<at::Tensor> outputs{own.hidden};
+    if (is_donor) {
+      const KeyValue& donated = *own.donated[static_cast<size_t>(config.index)];
+      outputs.insert(outputs.end(), {donated.key, donated.value});
+    }
+    return outputs;
+  };
+  const std::vector<at::Tensor> outputs = recompute_in_backward(compute, inputs);
+  state.hidden = outputs.front();
+  if (is_donor) state.donated.at(static_cast<size_t>(config.index)) = KeyValue{outputs[1], outputs[2]};
 }
 
 }  // namespace qat

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
+#include "core/error.h"
 #include "core/json.h"
 #include "core/output_file.h"
 #include "gemma4/model_folder.h"
@@ -110,6 +112,34 @@ TEST_P(ResumeTest, SixStepsEqualThreeAndThree) {
 
 INSTANTIATE_TEST_SUITE_P(Types, ResumeTest, ::testing::Values("float32", "bfloat16"));
 
+// The state of every kind of optimizer is complete; learned scales included.
+TEST(TrainingRunTest, EveryOptimizerResumesBitIdentically) {
+  const TinyRun run;
+  for (const auto& [kind, masters, dtype] : {std::tuple("adamw8bit", "float32", "float32"),
+                                             std::tuple("adamw8bit", "bfloat16", "bfloat16"),
+                                             std::tuple("adafactor", "float32", "bfloat16"),
+                                             std::tuple("adafactor", "bfloat16", "float32"),
+                                             std::tuple("adamw", "bfloat16", "bfloat16")}) {
+    const std::string name = join(kind, masters);
+    SCOPED_TRACE(name);
+    std::vector<std::string> overrides{join("optimizer.kind=", kind), join("optimizer.masters=", masters),
+                                       join("dtype=", dtype), "plan=mobile-w4", "kv_cache=plan",
+                                       "optimizer.final_ratio=1", "eval.every_steps=3", "steps=6"};
+    ASSERT_EQ(train(run.config(name, overrides)), 0);
+    overrides.back() = "steps=3";
+    ASSERT_EQ(train(run.config(name + "halves", overrides)), 0);
+    overrides.back() = "steps=6";
+    ASSERT_EQ(train(run.config(name + "halves", overrides), true), 0);
+    for (const char* file : {"checkpoint/model.safetensors", "checkpoint/scales.safetensors", "state.h5"}) {
+      EXPECT_TRUE(bytes_of(run.folder(name) / file) == bytes_of(run.folder(name + "halves") / file)) << file;
+    }
+    EXPECT_EQ(metrics_of(run.folder(name)), metrics_of(run.folder(name + "halves")));
+    EXPECT_LT(last_loss(run.folder(name)), first_loss(run.folder(name)));
+    overrides[0] = std::string(kind) == "adamw" ? "optimizer.kind=adafactor" : "optimizer.kind=adamw";
+    expect_error([&] { train(run.config(name, overrides), true); }, {join("optimizer.kind: \"", kind, "\" before")});
+  }
+}
+
 TEST(TrainingRunTest, AStateWithoutItsCheckpointIsFinishedOnResume) {
   const TinyRun run;
   ASSERT_EQ(train(run.config("a")), 0);
@@ -139,6 +169,23 @@ TEST(TrainingRunTest, OneBigPassEqualsAccumulatedPasses) {
     EXPECT_EQ(x["trained_tokens"], y["trained_tokens"]);
     EXPECT_NEAR(x["gradient_norm"].get<double>() / y["gradient_norm"].get<double>(), 1, 1e-4);
   }
+}
+
+// Layers that are computed again change no bit, so that a run may change its mind when it resumes.
+TEST(TrainingRunTest, ActivationCheckpointingChangesNothingButMemory) {
+  const TinyRun run;
+  const std::vector<std::string> all{"optimizer.final_ratio=1", "eval.every_steps=3"};
+  auto half = all;
+  half.insert(half.end(), {"steps=3", "activation_checkpointing=layers"});
+  ASSERT_EQ(train(run.config("kept", all)), 0);
+  ASSERT_EQ(train(run.config("again", half)), 0);
+  half[2] = "steps=6";
+  ASSERT_EQ(train(run.config("again", half), true), 0);
+  for (const char* file : {"checkpoint/model.safetensors", "checkpoint/witness.safetensors"}) {
+    EXPECT_TRUE(bytes_of(run.folder("kept") / file) == bytes_of(run.folder("again") / file)) << file;
+  }
+  EXPECT_EQ(metrics_of(run.folder("kept")), metrics_of(run.folder("again")));
+  expect_error([&] { run.config("a", {"activation_checkpointing=all"}); }, {"activation_checkpointing", "layers"});
 }
 
 TEST(TrainingRunTest, KlIsMeasuredToTheStartingModelAndToANamedOne) {

@@ -1,0 +1,138 @@
+#include "trainers/lean_optimizer.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "fake_quant/tensor_values.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kPiece = int64_t{1} << 14;
+
+std::vector<size_t> indices(const std::vector<TrainedWeight>& weights, bool of_scales) {
+  std::vector<size_t> result;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i].is_scale == of_scales) result.push_back(i);
+  }
+  return result;
+}
+
+template <class T>
+std::vector<T> pick(const std::vector<T>& all, const std::vector<size_t>& wanted) {
+  std::vector<T> result;
+  for (const size_t index : wanted) result.push_back(all[index]);
+  return result;
+}
+
+std::unique_ptr<Moments> make_moments(const std::vector<TrainedWeight>& weights, const OptimizerConfig& options) {
+  if (options.kind == "adamw8bit") return make_coded_moments(weights, options);
+  if (options.kind == "adafactor") return make_factored_moments(weights);
+  QAT_CHECK(options.kind == "adamw");
+  return make_full_moments(weights, options);
+}
+
+// Parameters hold BF16 numbers, in either dtype.
+void put(BFloat16& parameter, BFloat16 value) { parameter = value; }
+void put(float& parameter, BFloat16 value) { parameter = to_float(value); }
+float get(BFloat16 parameter) { return to_float(parameter); }
+float get(float parameter) { return parameter; }
+
+// Calls run(parameters, first, end) with the parameters in their own type, on all threads.
+template <class Run>
+void for_pieces(const at::Tensor& parameter, const Run& run) {
+  const auto visit = [&](auto parameters) {
+    at::parallel_for(0, parameter.numel(), kPiece, [&](int64_t first, int64_t end) {
+      run(parameters, static_cast<size_t>(first), static_cast<size_t>(end));
+    });
+  };
+  if (parameter.scalar_type() == at::kBFloat16) {
+    visit(values_of<BFloat16>(parameter));
+  } else {
+    visit(values_of<float>(parameter));
+  }
+}
+
+void write_parameter(const at::Tensor& parameter, const at::Tensor& master) {
+  const auto masters = values_of<const float>(master);
+  for_pieces(parameter, [&](auto parameters, size_t first, size_t end) {
+    for (size_t i = first; i < end; ++i) put(parameters[i], to_bfloat16(masters[i]));
+  });
+}
+
+}  // namespace
+
+LeanOptimizer::LeanOptimizer(std::vector<TrainedWeight> weights, const OptimizerConfig& options, uint64_t seed)
+    : Optimizer(std::move(weights)),
+      options_(options),
+      seed_(seed),
+      lean_(indices(weights_, /*of_scales=*/false)),
+      exact_(indices(weights_, /*of_scales=*/true)),
+      moments_(make_moments(pick(weights_, lean_), options)),
+      scales_(pick(weights_, exact_), options) {
+  if (options_.masters == "bfloat16") return;
+  for (const size_t index : lean_) {
+    masters_.push_back(weights_[index].parameter.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
+  }
+}
+
+void LeanOptimizer::step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
+                         double scale_learning_rate) {
+  QAT_CHECK(gradients.size() == weights_.size());
+  const at::NoGradGuard no_grad;
+  ++steps_done_;
+  scales_.step(pick(gradients, exact_), divisor, learning_rate, scale_learning_rate);
+  for (size_t i = 0; i < lean_.size(); ++i) {
+    at::Tensor gradient = gradients[lean_[i]];
+    const ElementRandom random(seed_, steps_done_, weights_[lean_[i]].name);
+    moments_->turn_into_direction(i, gradient.div_(divisor), steps_done_, random);
+    move(i, gradient, learning_rate, random);
+  }
+}
+
+void LeanOptimizer::move(size_t index, const at::Tensor& direction, double rate, const ElementRandom& random) {
+  const TrainedWeight& weight = weights_[lean_[index]];
+  const auto kept = static_cast<float>(weight.decays ? 1 - rate * options_.weight_decay : 1);
+  const auto step = static_cast<float>(rate);
+  const auto directions = values_of<const float>(direction);
+  if (!masters_.empty()) {
+    const auto masters = values_of<float>(masters_[index]);
+    for_pieces(weight.parameter, [&](auto parameters, size_t first, size_t end) {
+      for (size_t i = first; i < end; ++i) {
+        masters[i] = masters[i] * kept - step * directions[i];
+        put(parameters[i], to_bfloat16(masters[i]));
+      }
+    });
+    return;
+  }
+  for_pieces(weight.parameter, [&](auto parameters, size_t first, size_t end) {
+    for (size_t i = first; i < end; ++i) {
+      const float moved = get(parameters[i]) * kept - step * directions[i];
+      put(parameters[i], round_stochastically(moved, random.of_master(static_cast<int64_t>(i))));
+    }
+  });
+}
+
+std::vector<StateArray> LeanOptimizer::state_arrays() const {
+  std::vector<StateArray> arrays;
+  for (size_t i = 0; i < lean_.size(); ++i) {
+    const TrainedWeight& weight = weights_[lean_[i]];
+    arrays.push_back({"masters/" + weight.name, masters_.empty() ? weight.parameter.detach() : masters_[i]});
+  }
+  for (const std::vector<StateArray>& others : {moments_->state_arrays(), scales_.state_arrays()}) {
+    arrays.insert(arrays.end(), others.begin(), others.end());
+  }
+  return arrays;
+}
+
+void LeanOptimizer::restored(int64_t steps_done) {
+  steps_done_ = steps_done;
+  scales_.restored(steps_done);
+  for (size_t i = 0; i < masters_.size(); ++i) write_parameter(weights_[lean_[i]].parameter, masters_[i]);
+}
+
+}  // namespace qat

@@ -1,0 +1,33 @@
+// Optimizers that keep less per weight than AdamW's twelve bytes: smaller moments, or no masters beside the parameters.
+#pragma once
+
+#include "trainers/adamw.h"
+#include "trainers/moments.h"
+#include "trainers/optimizer.h"
+
+namespace qat {
+
+class LeanOptimizer final : public Optimizer {
+ public:
+  // options.kind names the moments. options.masters "bfloat16": the parameter itself is the master, and updates are
+  // rounded to it stochastically. Scales are AdamW's, in fp32, whatever the options say.
+  LeanOptimizer(std::vector<TrainedWeight> weights, const OptimizerConfig& options, uint64_t seed);
+
+  //   master = master (1 - rate decay) - rate direction (Moments)
+  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
+            double scale_learning_rate) override;
+  std::vector<StateArray> state_arrays() const override;
+  void restored(int64_t steps_done) override;
+
+ private:
+  void move(size_t index, const at::Tensor& direction, double rate, const ElementRandom& random);
+
+  OptimizerConfig options_;
+  uint64_t seed_;
+  std::vector<size_t> lean_, exact_;  // indices of weights and of scales
+  std::unique_ptr<Moments> moments_;  // of weights
+  std::vector<at::Tensor> masters_;   // of weights; empty where parameters are the masters
+  AdamW scales_;
+};
+
+}  // namespace qat

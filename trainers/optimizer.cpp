@@ -1,0 +1,28 @@
+#include "trainers/optimizer.h"
+
+#include "trainers/adamw.h"
+#include "trainers/lean_optimizer.h"
+
+namespace qat {
+
+int64_t Optimizer::trained_values() const {
+  int64_t count = 0;
+  for (const TrainedWeight& weight : weights_) count += weight.parameter.numel();
+  return count;
+}
+
+uint64_t Optimizer::state_bytes() const {
+  uint64_t bytes = 0;
+  for (const StateArray& array : state_arrays()) bytes += array.values.nbytes();
+  return bytes;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(std::vector<TrainedWeight> weights, const OptimizerConfig& options,
+                                          uint64_t seed) {
+  if (options.kind == "adamw" && options.masters == "float32") {
+    return std::make_unique<AdamW>(std::move(weights), options);
+  }
+  return std::make_unique<LeanOptimizer>(std::move(weights), options, seed);
+}
+
+}  // namespace qat

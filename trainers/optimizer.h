@@ -1,0 +1,60 @@
+// What every optimizer offers to the loop and to the saved state.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainers/train_config.h"
+
+namespace qat {
+
+// A weight that learns.
+struct TrainedWeight {
+  std::string name;       // WeightTable's
+  at::Tensor parameter;   // the model's leaf, BF16 or float, requires_grad set
+  bool decays = false;    // weight decay applies: matrices and tables only
+  bool is_scale = false;  // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
+};
+
+// A tensor of an optimizer's state: contiguous, the optimizer's own, to be read or filled.
+struct StateArray {
+  std::string name;  // in state.h5: masters/WEIGHT, first_moments/WEIGHT, ...
+  at::Tensor values;
+};
+
+class Optimizer {
+ public:
+  explicit Optimizer(std::vector<TrainedWeight> weights) : weights_(std::move(weights)) {}
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  // One update with gradients / divisor, fp32, one per weight, which are overwritten. Parameters of weights are BF16
+  // numbers afterwards; scales have a rate of their own and stay fp32.
+  virtual void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
+                    double scale_learning_rate) = 0;
+  // Everything that the next step depends on besides the number of steps done.
+  virtual std::vector<StateArray> state_arrays() const = 0;
+  // To call after state_arrays() were filled from a file: parameters follow.
+  virtual void restored(int64_t steps_done) = 0;
+
+  const std::vector<TrainedWeight>& weights() const { return weights_; }
+  int64_t steps_done() const { return steps_done_; }
+  int64_t trained_values() const;
+  // Of state_arrays().
+  uint64_t state_bytes() const;
+
+ protected:
+  std::vector<TrainedWeight> weights_;
+  int64_t steps_done_ = 0;
+};
+
+// The optimizer that optimizer.kind and optimizer.masters name. `seed` is that of stochastic rounding.
+std::unique_ptr<Optimizer> make_optimizer(std::vector<TrainedWeight> weights, const OptimizerConfig& options,
+                                          uint64_t seed);
+
+}  // namespace qat
