@@ -16,10 +16,11 @@ namespace qat {
 
 // A weight that learns.
 struct TrainedWeight {
-  std::string name;       // WeightTable's
-  at::Tensor parameter;   // the model's leaf, BF16 or float, requires_grad set
-  bool decays = false;    // weight decay applies: matrices and tables only
-  bool is_scale = false;  // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
+  std::string name;          // WeightTable's, or that of a scale or of a matrix of an adapter
+  at::Tensor parameter;      // a leaf, BF16 or float, requires_grad set
+  bool decays = false;       // weight decay applies: matrices and tables only
+  bool is_scale = false;     // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
+  bool keeps_float = false;  // of an adapter: an fp32 number that is not rounded; the merged weight is
 };
 
 // Rounds every parameter to BF16 numbers, and returns those whose weight is not in `frozen`, with requires_grad set.
@@ -53,7 +54,7 @@ class AdamW {
   AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options);
 
   // One update with gradients / divisor (gradients are divided in place), then parameters = bf16(masters); scales have
-  // a rate of their own and parameters = masters.
+  // a rate of their own. Parameters of scales and adapters = masters.
   //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
   //   master = master (1 - rate decay) - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
   void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate, double scale_learning_rate);
