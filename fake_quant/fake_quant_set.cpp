@@ -75,7 +75,7 @@ std::map<std::string, WeightDigest, std::less<>> FakeQuantSet::digests() const {
   std::map<std::string, WeightDigest, std::less<>> result;
   const auto add = [&](const auto& quantizer, at::ScalarType type) {
     const Projection& projection = model->projection(quantizer.name());
-    WeightDigest digest = quantizer.digest(projection.weight);
+    WeightDigest digest = quantizer.digest(projection.merged_weight());
     digest.values = digest_of_values(projection, *model->weights().find(quantizer.name()), type);
     result.emplace(quantizer.name(), std::move(digest));
   };
@@ -112,7 +112,8 @@ StaticScales FakeQuantSet::static_scales() const {
 
 void FakeQuantSet::find_row_scales(RowScaleMethod method) {
   for (const auto& quantizer : row_weights) {
-    if (!quantizer->scale().is_given()) quantizer->find_scales(model->projection(quantizer->name()).weight, method);
+    if (quantizer->scale().is_given()) continue;
+    quantizer->find_scales(model->projection(quantizer->name()).merged_weight(), method);
   }
 }
 
@@ -179,7 +180,8 @@ std::vector<NamedStatistics> FakeQuantSet::stop_statistics() {
   std::vector<NamedStatistics> result = std::move(statistics_);
   std::erase_if(result, [](const NamedStatistics& entry) { return entry.statistics.count() == 0; });
   for (const auto& quantizer : row_weights) {
-    result.push_back({quantizer->name(), quantizer->statistics(model->projection(quantizer->name()).weight)});
+    const at::Tensor master = model->projection(quantizer->name()).merged_weight();
+    result.push_back({quantizer->name(), quantizer->statistics(master)});
   }
   return result;
 }

@@ -33,7 +33,7 @@ void attach_row_weight(FakeQuantSet& set, const WeightSpec& weight, const Weight
   auto quantizer = std::make_shared<RowWeightFakeQuantizer>(weight, rule.scheme, rule.one_scale_per_row);
   const std::span<const float> scales = known.rows ? known.rows(weight.name) : std::span<const float>();
   if (scales.empty()) {
-    quantizer->find_scales(projection.weight, known.row_method);
+    quantizer->find_scales(projection.merged_weight(), known.row_method);
   } else {
     QAT_CHECK(static_cast<int64_t>(scales.size()) == weight.row_scales());
     quantizer->give_scales(scales);

@@ -152,7 +152,7 @@ void AdamW::write_parameters() {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < weights_.size(); ++i) {
     at::Tensor parameter = weights_[i].parameter;
-    if (weights_[i].is_scale) {
+    if (weights_[i].stays_float()) {
       parameter.copy_(state_.masters[i]);
     } else {
       set_rounded(parameter, state_.masters[i]);

@@ -46,7 +46,7 @@ class AdamW final : public Optimizer {
 
   //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
   //   master = master (1 - rate decay) - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
-  // Then parameters = bf16(masters); those of scales = masters.
+  // Then parameters = bf16(masters); those of scales and adapters = masters.
   void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
             double scale_learning_rate) override;
 

@@ -47,7 +47,7 @@ class BaseModel {
   RowScaleMethod row_method_ = RowScaleMethod::Searched;
 };
 
-// Names of the weights that are not trained: the plan's frozen ones (see freeze_tables) and the roles of `freeze`.
+// Names of the weights that must not change: the plan's frozen ones (see freeze_tables) and the roles of `freeze`.
 // Throws Error (usage) if nothing is left to train.
 std::vector<std::string> frozen_weights(const TrainConfig& config, const BaseModel& base);
 

@@ -48,7 +48,7 @@ Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet
     return make_witness(model, fake_quant, prompts);
   }
   Gemma4Model copy(model.config(), at::kFloat);
-  for (auto& [name, parameter] : copy.parameters()) parameter.copy_(model.parameter(name));
+  for (auto& [name, parameter] : copy.parameters()) parameter.copy_(model.merged_parameter(name));
   const FakeQuantSet quantizers = base.attach_fake_quant(copy, fake_quant);
   return make_witness(copy, quantizers, prompts);
 }
@@ -65,7 +65,7 @@ void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, F
   contents.table = &base_.table();
   contents.plan = base_.plan();
   contents.write_master = [&](const WeightSpec& weight, const std::function<void(std::span<const BFloat16>)>& write) {
-    write_as_bfloat16(model.parameter(weight.name), write);
+    write_as_bfloat16(model.merged_parameter(weight.name), write);
   };
   if (base_.plan() != nullptr) {
     for (const auto& [name, plan] : base_.plan()->weights) {

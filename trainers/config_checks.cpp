@@ -1,11 +1,14 @@
 #include "trainers/config_checks.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "data/chat_template.h"
+#include "gemma4/adapter_folder.h"
 #include "gemma4/quant_plan.h"
 #include "gemma4/weight_table.h"
 #include "trainers/train_config.h"
@@ -135,11 +138,45 @@ void check_sizes(const TrainConfig& config, Checker& check) {
   check.at_least<int64_t>("checkpoint.witness_prompts", config.checkpoint.witness_prompts, 1);
 }
 
+// The role of this name; a problem if there is none.
+std::optional<WeightRole> role_of(const char* field, const std::string& name, Checker& check) {
+  const auto role = role_by_name(name);
+  if (role) return role;
+  const auto nearest = nearest_name(name, role_names());
+  check.add(field, ": there is no role \"", name, "\"", nearest ? "; did you mean \"" + *nearest + "\"?" : "");
+  return std::nullopt;
+}
+
 void check_freeze(const TrainConfig& config, Checker& check) {
-  for (const std::string& role : config.freeze) {
-    if (role_by_name(role)) continue;
-    const auto nearest = nearest_name(role, role_names());
-    check.add("freeze: there is no role \"", role, "\"", nearest ? "; did you mean \"" + *nearest + "\"?" : "");
+  for (const std::string& name : config.freeze) role_of("freeze", name, check);
+}
+
+void check_lora(const TrainConfig& config, Checker& check) {
+  const LoraConfig& lora = config.lora;
+  check.at_least<int64_t>("lora.rank", lora.rank, 0);
+  check.below("lora.dropout", lora.dropout, 0, 1);
+  if (!(lora.alpha > 0) || !std::isfinite(lora.alpha)) check.add("lora.alpha: must be above 0, found ", lora.alpha);
+  for (const std::string& name : lora.roles) {
+    const auto role = role_of("lora.roles", name, check);
+    if (role && !takes_adapter(*role)) {
+      check.add("lora.roles: \"", name, "\" has no adapter: only matrices do, not vectors, tables and stacked experts");
+    }
+    const bool is_frozen = std::find(config.freeze.begin(), config.freeze.end(), name) != config.freeze.end();
+    if (is_frozen && config.trains_adapters()) check.add("lora.roles: \"", name, "\" is in freeze, too");
+  }
+  if (!lora.adapter.empty() && !fs::is_directory(lora.adapter)) {
+    check.add("lora.adapter: there is no folder ", lora.adapter);
+  }
+  if (!config.trains_adapters()) {
+    if (!lora.adapter.empty()) check.add("lora.adapter: needs lora.rank, the r of its adapter_config.json");
+    return;
+  }
+  if (lora.roles.empty()) check.add("lora.roles: is empty, so no weight would get an adapter");
+  if (config.initialize == "random") {
+    check.add("lora.rank: adapters need a base that stays; initialize = random draws one that is kept nowhere");
+  }
+  if (config.freeze_tables == "no") {
+    check.add("freeze_tables: no contradicts lora.rank: beside adapters no weight learns");
   }
 }
 
@@ -196,6 +233,7 @@ void check_values(const TrainConfig& config, std::vector<std::string>& problems)
   check_sizes(config, check);
   check_freeze(config, check);
   check_distillation(config, check);
+  check_lora(config, check);
   check_evaluation(config, check);
 }
 

@@ -14,10 +14,10 @@ namespace {
 
 constexpr int64_t kPiece = int64_t{1} << 14;
 
-std::vector<size_t> indices(const std::vector<TrainedWeight>& weights, bool of_scales) {
+std::vector<size_t> indices(const std::vector<TrainedWeight>& weights, bool that_stay_float) {
   std::vector<size_t> result;
   for (size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i].is_scale == of_scales) result.push_back(i);
+    if (weights[i].stays_float() == that_stay_float) result.push_back(i);
   }
   return result;
 }
@@ -70,10 +70,10 @@ LeanOptimizer::LeanOptimizer(std::vector<TrainedWeight> weights, const Optimizer
     : Optimizer(std::move(weights)),
       options_(options),
       seed_(seed),
-      lean_(indices(weights_, /*of_scales=*/false)),
-      exact_(indices(weights_, /*of_scales=*/true)),
+      lean_(indices(weights_, /*that_stay_float=*/false)),
+      exact_(indices(weights_, /*that_stay_float=*/true)),
       moments_(make_moments(pick(weights_, lean_), options)),
-      scales_(pick(weights_, exact_), options) {
+      floats_(pick(weights_, exact_), options) {
   if (options_.masters == "bfloat16") return;
   for (const size_t index : lean_) {
     masters_.push_back(weights_[index].parameter.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
@@ -85,7 +85,7 @@ void LeanOptimizer::step(const std::vector<at::Tensor>& gradients, double diviso
   QAT_CHECK(gradients.size() == weights_.size());
   const at::NoGradGuard no_grad;
   ++steps_done_;
-  scales_.step(pick(gradients, exact_), divisor, learning_rate, scale_learning_rate);
+  floats_.step(pick(gradients, exact_), divisor, learning_rate, scale_learning_rate);
   for (size_t i = 0; i < lean_.size(); ++i) {
     at::Tensor gradient = gradients[lean_[i]];
     const ElementRandom random(seed_, steps_done_, weights_[lean_[i]].name);
@@ -123,7 +123,7 @@ std::vector<StateArray> LeanOptimizer::state_arrays() const {
     const TrainedWeight& weight = weights_[lean_[i]];
     arrays.push_back({"masters/" + weight.name, masters_.empty() ? weight.parameter.detach() : masters_[i]});
   }
-  for (const std::vector<StateArray>& others : {moments_->state_arrays(), scales_.state_arrays()}) {
+  for (const std::vector<StateArray>& others : {moments_->state_arrays(), floats_.state_arrays()}) {
     arrays.insert(arrays.end(), others.begin(), others.end());
   }
   return arrays;
@@ -131,7 +131,7 @@ std::vector<StateArray> LeanOptimizer::state_arrays() const {
 
 void LeanOptimizer::restored(int64_t steps_done) {
   steps_done_ = steps_done;
-  scales_.restored(steps_done);
+  floats_.restored(steps_done);
   for (size_t i = 0; i < masters_.size(); ++i) write_parameter(weights_[lean_[i]].parameter, masters_[i]);
 }
 

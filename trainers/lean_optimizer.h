@@ -10,7 +10,7 @@ namespace qat {
 class LeanOptimizer final : public Optimizer {
  public:
   // options.kind names the moments. options.masters "bfloat16": the parameter itself is the master, and updates are
-  // rounded to it stochastically. Scales are AdamW's, in fp32, whatever the options say.
+  // rounded to it stochastically. Scales and adapters are AdamW's, in fp32, whatever the options say.
   LeanOptimizer(std::vector<TrainedWeight> weights, const OptimizerConfig& options, uint64_t seed);
 
   //   master = master (1 - rate decay) - rate direction (Moments)
@@ -24,10 +24,10 @@ class LeanOptimizer final : public Optimizer {
 
   OptimizerConfig options_;
   uint64_t seed_;
-  std::vector<size_t> lean_, exact_;  // indices of weights and of scales
+  std::vector<size_t> lean_, exact_;  // indices of rounded weights, and of scales and adapters
   std::unique_ptr<Moments> moments_;  // of weights
   std::vector<at::Tensor> masters_;   // of weights; empty where parameters are the masters
-  AdamW scales_;
+  AdamW floats_;
 };
 
 }  // namespace qat

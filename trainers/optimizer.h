@@ -14,10 +14,13 @@ namespace qat {
 
 // A weight that learns.
 struct TrainedWeight {
-  std::string name;       // WeightTable's
-  at::Tensor parameter;   // the model's leaf, BF16 or float, requires_grad set
-  bool decays = false;    // weight decay applies: matrices and tables only
-  bool is_scale = false;  // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
+  std::string name;           // WeightTable's, or that of a scale or of a matrix of an adapter
+  at::Tensor parameter;       // a leaf, BF16 or float, requires_grad set
+  bool decays = false;        // weight decay applies: matrices and tables only
+  bool is_scale = false;      // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
+  bool is_adapter = false;    // an fp32 number that is not rounded; the merged weight is
+
+  bool stays_float() const { return is_scale || is_adapter; }
 };
 
 // A tensor of an optimizer's state: contiguous, the optimizer's own, to be read or filled.
@@ -34,7 +37,7 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   // One update with gradients / divisor, fp32, one per weight, which are overwritten. Parameters of weights are BF16
-  // numbers afterwards; scales have a rate of their own and stay fp32.
+  // numbers afterwards; scales have a rate of their own; scales and adapters stay fp32.
   virtual void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
                     double scale_learning_rate) = 0;
   // Everything that the next step depends on besides the number of steps done.

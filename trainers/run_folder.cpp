@@ -53,6 +53,7 @@ void RunFolder::open() {
   lock_.emplace(path_);
   recover_output_folder(checkpoint());
   recover_output_folder(best());
+  recover_output_folder(adapter());
   for (const fs::path& path : entries(path_)) {
     const std::string name = path.filename().string();
     if (fs::is_regular_file(path) && name.find(".partial-") != std::string::npos) fs::remove(path, error);

@@ -3,6 +3,7 @@
 //   metrics.jsonl         a line per step and per evaluation
 //   state.h5              what resume needs (train_state.h)
 //   checkpoint/           the newest checkpoint; step-N/ the last few; best/ the one with the lowest held-out metric
+//   adapter/              of a LoRA run: A and B of checkpoint/ in PEFT's format (gemma4/adapter_folder.h)
 //
 // A save writes state.h5 first. All checkpoints follow from a state, so a save that was cut off is finished from it on
 // resume.
@@ -27,6 +28,7 @@ class RunFolder {
   std::filesystem::path state() const { return path_ / "state.h5"; }
   std::filesystem::path checkpoint() const { return path_ / "checkpoint"; }
   std::filesystem::path best() const { return path_ / "best"; }
+  std::filesystem::path adapter() const { return path_ / "adapter"; }
   std::filesystem::path step(int64_t step) const;
 
   // Throws Error (usage) that names --resume if a run was here.

@@ -2,7 +2,9 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +13,7 @@
 #include "core/output_file.h"
 #include "core/terminal.h"
 #include "trainers/calibration.h"
+#include "trainers/lora.h"
 #include "trainers/run_checks.h"
 #include "trainers/training_run.h"
 
@@ -48,6 +51,19 @@ std::optional<ReferenceStates> make_reference(const TrainConfig& config, const G
   Gemma4Model reference(folder.config(), model.dtype());
   load_weights(reference, folder.tensors());
   return ReferenceStates(reference, data.held_out());
+}
+
+// All weights but the frozen ones, or none beside adapters.
+std::vector<TrainedWeight> select_masters(const TrainConfig& config, const std::vector<std::string>& frozen,
+                                          Gemma4Model& model) {
+  if (!config.trains_adapters()) return select_trained_weights(model, frozen);
+  std::vector<std::string> all;
+  for (const WeightSpec& weight : model.weights().weights()) all.push_back(weight.name);
+  return select_trained_weights(model, all);
+}
+
+void append(std::vector<TrainedWeight>& weights, std::vector<TrainedWeight> more) {
+  std::move(more.begin(), more.end(), std::back_inserter(weights));
 }
 
 void print_summary(const TrainConfig& config, const BaseModel& base, const TrainingData& data, const Optimizer& optimizer,
@@ -100,8 +116,10 @@ int run_training(TrainConfig config, bool resume) {
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
   const std::vector<std::string> frozen = frozen_weights(config, base);
-  std::vector<TrainedWeight> trained = select_trained_weights(model, frozen);
+  std::vector<TrainedWeight> trained = select_masters(config, frozen, model);
   const std::optional<ReferenceStates> reference = make_reference(config, model, data);
+  LoraAdapters lora = attach_lora(config, base, frozen, model);
+  append(trained, lora.trained_weights());
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
   if (state.step > 0) load_scale_starts(folder.state(), fake_quant);
   std::string calibrated;
@@ -109,12 +127,10 @@ int run_training(TrainConfig config, bool resume) {
     const auto rows = data.first_rows(config.quantization.calibration.rows);
     calibrated = describe_calibration(calibrate(model, fake_quant, rows, config.quantization.calibration));
   }
-  if (config.quantization.learn_scales) {
-    for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
-  }
-  const auto optimizer =
-      make_optimizer(std::move(trained), config.optimizer, static_cast<uint64_t>(config.seed));
+  if (config.quantization.learn_scales) append(trained, select_trained_scales(fake_quant, frozen));
+  const auto optimizer = make_optimizer(std::move(trained), config.optimizer, static_cast<uint64_t>(config.seed));
   if (state.step > 0) load_optimizer(folder.state(), state, *optimizer);
+  lora.changed();
   fake_quant.changed();
 
   folder.open();
@@ -125,10 +141,10 @@ int run_training(TrainConfig config, bool resume) {
 
   const std::unique_ptr<Objective> objective = make_objective(config, model);
   const CheckpointWriter checkpoints(base, data.witness_prompts());
-  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer);
-  TrainingRun run(
-      {config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, reference ? &*reference : nullptr},
-      state);
+  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora);
+  TrainingRun run({config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, lora,
+                   reference ? &*reference : nullptr},
+                  state);
   const ExitCode code = run.run();
   std::fputs(join("checkpoint ", folder.checkpoint().string(), "\n").c_str(), stdout);
   return static_cast<int>(code);

@@ -61,6 +61,17 @@ void DistillationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("beta", beta, "weight of the teacher in jensen_shannon's mixture");
 }
 
+void LoraConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("rank", rank, "columns of B and rows of A in W + s B A; they alone learn then; 0: all weights learn");
+  visitor.field("alpha", alpha, "s is alpha / rank");
+  visitor.field("dropout", dropout,
+                "probability with which a step leaves out each rank component of a weight, the others counting "
+                "1 / (1 - dropout) times; not parts of a layer's input as in PEFT, for W + s B A is quantized as one");
+  visitor.field("rank_stabilized", rank_stabilized, "s is alpha / sqrt(rank) (rsLoRA)");
+  visitor.field("roles", roles, "weight roles that get A and B: matrices, no tables and no stacked experts");
+  visitor.field("adapter", adapter, "folder in PEFT's format to start from; empty: A random, B zero");
+}
+
 void EvaluationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("every_steps", every_steps, "optimizer steps between evaluations; 0: never");
   visitor.field("documents", documents, "held-out documents used; 0: all");
@@ -108,6 +119,8 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("freeze", freeze, "weight roles that are not trained");
   visitor.choice("freeze_tables", freeze_tables, {"plan", "yes", "no"},
                  "token and per-layer embeddings: as the plan says, not trained, or trained");
+  visitor.object("lora", "low-rank adapters instead of all weights",
+                 [this](FieldVisitor& nested) { lora.visit_fields(nested); });
   visitor.object("quantization", "fake quantization in time",
                  [this](FieldVisitor& nested) { quantization.visit_fields(nested); });
   visitor.object("eval", "held-out evaluation", [this](FieldVisitor& nested) { eval.visit_fields(nested); });

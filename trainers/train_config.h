@@ -70,6 +70,18 @@ struct DistillationConfig {
   void visit_fields(FieldVisitor& visitor);
 };
 
+struct LoraConfig {
+  int64_t rank = 0;
+  double alpha = 16;
+  double dropout = 0;
+  bool rank_stabilized = false;
+  std::vector<std::string> roles{"attention_query", "attention_key", "attention_value", "attention_output",
+                                 "mlp_gate",        "mlp_up",        "mlp_down"};
+  std::string adapter;
+
+  void visit_fields(FieldVisitor& visitor);
+};
+
 struct EvaluationConfig {
   int64_t every_steps = 100;
   int64_t documents = 64;
@@ -111,6 +123,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   std::vector<std::string> freeze;
   std::string freeze_tables = "plan";
+  LoraConfig lora;
   QuantizationConfig quantization;
   EvaluationConfig eval;
   CheckpointConfig checkpoint;
@@ -131,6 +144,7 @@ struct TrainConfig {
   static std::string describe();
 
   bool is_quantized() const { return !plan.empty(); }
+  bool trains_adapters() const { return lora.rank > 0; }
   bool distills() const { return objective != "cross_entropy"; }
   bool wants_kl() const { return eval.metric == "kl"; }
   // The dtype of the forward pass after "auto": BF16 where the processor multiplies it fast (AVX512-BF16, AMX).

@@ -8,13 +8,14 @@
 namespace qat {
 
 Trainer::Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fake_quant, const Objective& objective,
-                 TrainingData& data, Optimizer& optimizer)
+                 TrainingData& data, Optimizer& optimizer, LoraAdapters& lora)
     : config_(config),
       model_(model),
       fake_quant_(fake_quant),
       objective_(objective),
       data_(data),
       optimizer_(optimizer),
+      lora_(lora),
       gradients_(optimizer.weights()) {}
 
 StepReport Trainer::step() {
@@ -24,6 +25,7 @@ StepReport Trainer::step() {
   report.learning_rate = learning_rate_at(config_.optimizer, done, config_.steps);
   const QuantizedParts parts = quantized_parts_at(config_.quantization, done);
   fake_quant_.enable(parts);
+  if (lora_.drop_components(done)) fake_quant_.changed();
 
   gradients_.clear();
   accumulate(report);
@@ -37,6 +39,7 @@ StepReport Trainer::step() {
   optimizer_.step(gradients_.sums(), tokens * clipping, report.learning_rate,
                   scale_learning_rate_at(config_, done));
   gradients_.clear();
+  lora_.changed();
   fake_quant_.changed();
 
   if (parts != checked_parts_) fake_quant_.check_all_fired();

@@ -6,6 +6,7 @@
 #include "fake_quant/fake_quant_set.h"
 #include "model/gemma4_model.h"
 #include "trainers/adamw.h"
+#include "trainers/lora.h"
 #include "trainers/objective.h"
 #include "trainers/train_config.h"
 #include "trainers/training_data.h"
@@ -25,7 +26,7 @@ class Trainer {
  public:
   // All parts must outlive the trainer.
   Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fake_quant, const Objective& objective,
-          TrainingData& data, Optimizer& optimizer);
+          TrainingData& data, Optimizer& optimizer, LoraAdapters& lora);
 
   // Accumulates gradients over gradient_accumulation batches and updates the weights. Throws Error before the update if
   // the loss or the gradient norm is not finite, and after the first quantized step if a quantizer was never used.
@@ -41,6 +42,7 @@ class Trainer {
   const Objective& objective_;
   TrainingData& data_;
   Optimizer& optimizer_;
+  LoraAdapters& lora_;
   GradientSum gradients_;
   QuantizedParts checked_parts_ = QuantizedParts::none();  // whose quantizers were all seen to be used
 };

@@ -125,6 +125,7 @@ void TrainingRun::save() {
 void TrainingRun::publish() {
   if (checkpoint_step(parts_.folder.checkpoint()) != state_.step) write_checkpoint_to(parts_.folder.checkpoint());
   parts_.folder.keep_step(state_.step, parts_.config.checkpoint.keep_last);
+  if (!parts_.lora.empty()) parts_.lora.save(parts_.folder.adapter(), parts_.config.model);
 }
 
 void TrainingRun::write_checkpoint_to(const std::filesystem::path& folder) {

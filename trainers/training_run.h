@@ -9,6 +9,7 @@
 #include "trainers/base_model.h"
 #include "trainers/checkpoint_writer.h"
 #include "trainers/held_out.h"
+#include "trainers/lora.h"
 #include "trainers/metrics_log.h"
 #include "trainers/optimizer.h"
 #include "trainers/run_folder.h"
@@ -30,6 +31,7 @@ struct RunParts {
   TrainingData& data;
   Optimizer& optimizer;
   Trainer& trainer;
+  const LoraAdapters& lora;
   const ReferenceStates* reference;  // null without KL
 };
 
@@ -49,7 +51,7 @@ class TrainingRun {
   // How much every static edge and every row-scaled weight loses on held-out data.
   void append_statistics(const std::vector<NamedStatistics>& statistics);
   void save();
-  // Brings checkpoint/ and step-N/ in line with the saved state.
+  // Brings checkpoint/, step-N/ and adapter/ in line with the saved state.
   void publish();
   void write_checkpoint_to(const std::filesystem::path& folder);
 

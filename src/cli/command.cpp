@@ -12,6 +12,7 @@ namespace {
 constexpr std::array kCommands{
     Command{"train", "fine-tunes a model with fake-quantized weights, or in plain BF16", command_train},
     Command{"quantize", "quantizes a model without training (the PTQ baseline)", command_quantize},
+    Command{"merge", "adds a LoRA adapter to its base model, as a checkpoint", command_merge},
     Command{"import", "turns a folder of Gemma's mobile format into a checkpoint to train on", command_import},
     Command{"export", "writes a checkpoint as a GGUF file, a mobile folder or a .litertlm file", command_export},
     Command{"verify", "proves that an exported file holds what was trained", command_verify},

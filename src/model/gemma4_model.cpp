@@ -140,6 +140,11 @@ at::Tensor Gemma4Model::parameter(std::string_view name) const {
   fail("the model has no weight named ", name);
 }
 
+at::Tensor Gemma4Model::merged_parameter(std::string_view name) const {
+  const WeightSpec* weight = weights_.find(name);
+  return weight != nullptr && is_matrix(weight->role) ? matrix(name).merged_weight() : parameter(name);
+}
+
 const Projection& Gemma4Model::matrix(std::string_view name) const {
   const auto found =
       std::find_if(projections_.begin(), projections_.end(), [&](const auto& p) { return p.name == name; });

@@ -57,6 +57,8 @@ class Gemma4Model {
   // Every weight with its name (WeightTable's), in WeightTable order. Leaves; requires_grad is the caller's to set.
   std::vector<std::pair<std::string, at::Tensor>> parameters() const;
   at::Tensor parameter(std::string_view name) const;
+  // The same with the change that its slot adds (LoRA): what quantizers read and checkpoints store.
+  at::Tensor merged_parameter(std::string_view name) const;
   // The matrix or table of this name, to fill its slots. Throws Error if there is none.
   Projection& projection(std::string_view name);
   // Slots for the keys (after norm and rotation) and values of a layer that has its own.

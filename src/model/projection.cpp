@@ -6,14 +6,16 @@
 
 namespace qat {
 
+at::Tensor Projection::merged_weight() const { return weight_delta ? weight_delta->add_to(weight) : weight; }
+
 at::Tensor Projection::effective_weight() const {
-  const at::Tensor changed = weight_delta ? weight_delta->add_to(weight) : weight;
-  return weight_transform ? weight_transform->apply(changed) : changed;
+  const at::Tensor merged = merged_weight();
+  return weight_transform ? weight_transform->apply(merged) : merged;
 }
 
 at::Tensor Projection::effective_rows(const at::Tensor& rows) const {
-  const at::Tensor changed = weight_delta ? weight_delta->add_to(weight) : weight;
-  return weight_transform ? weight_transform->apply_rows(changed, rows) : at::embedding(changed, rows);
+  const at::Tensor merged = merged_weight();
+  return weight_transform ? weight_transform->apply_rows(merged, rows) : at::embedding(merged, rows);
 }
 
 at::Tensor Projection::operator()(const at::Tensor& x) const {

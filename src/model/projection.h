@@ -23,6 +23,7 @@ class WeightTransform {
 class WeightDelta {
  public:
   virtual ~WeightDelta() = default;
+  // Same shape and dtype as the master, and BF16 numbers like it: a checkpoint stores this.
   virtual at::Tensor add_to(const at::Tensor& master) = 0;
 };
 
@@ -42,6 +43,8 @@ struct Projection {
   std::shared_ptr<ActivationTransform> input_transform;
   std::shared_ptr<ActivationTransform> output_transform;
 
+  // What the transform reads and checkpoints store: weight + delta.
+  at::Tensor merged_weight() const;
   // What the GEMM reads: transform(weight + delta).
   at::Tensor effective_weight() const;
   // Rows of it, gathered first: `rows` int64 [n] -> [n, columns].

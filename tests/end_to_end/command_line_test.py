@@ -108,6 +108,47 @@ class Journey(unittest.TestCase):
         self.expect(run("export", out, "--out", file), DONE)
         self.expect(run("verify", file, "--checkpoint", out), DONE, "equals")
 
+    def train_adapter(self, plan):
+        """A LoRA run on the checkpoint, made once."""
+        out = self.folder / f"lora-{plan}"
+        if not out.exists():
+            self.expect(run("train", self.config, f"model={self.checkpoint}", "initialize=pretrained", f"out={out}", f"plan={plan}",
+                            "kv_cache=plan", "lora.rank=4", "lora.dropout=0.1", "optimizer.learning_rate=1e-2"), DONE)
+        return out
+
+    def test_an_adapters_training_export_and_merge_are_one(self):
+        for plan, form in (("q4_0", "gguf"), ("mobile-w4", "mobile-hf")):
+            out = self.train_adapter(plan)
+            artifact, merged = self.folder / f"lora-{plan}.{form}", self.folder / f"merged-{plan}"
+            self.expect(run("export", out / "checkpoint", "--format", form, "--out", artifact), DONE)
+            self.expect(run("verify", artifact, "--checkpoint", out / "checkpoint"), DONE, "equals")
+            self.expect(run("merge", "--model", self.checkpoint, "--adapter", out / "adapter", "--out", merged), DONE)
+            self.assertEqual((merged / "model.safetensors").read_bytes(), (out / "checkpoint/model.safetensors").read_bytes())
+            self.assertNotEqual((merged / "model.safetensors").read_bytes(), (self.checkpoint / "model.safetensors").read_bytes())
+            self.assertFalse((merged / "quantization.json").exists())
+
+    def test_a_merged_model_is_quantized_as_training_did(self):
+        out, merged, artifact = self.train_adapter("q4_0"), self.folder / "merged-q4", self.folder / "merged-q4.gguf"
+        merge = ("merge", "--model", self.checkpoint, "--adapter", out / "adapter", "--out", merged, "--plan", "q4_0")
+        self.expect(run(*merge), DONE)
+        self.expect(run(*merge), USAGE, "--force")
+        self.expect(run("export", merged, "--out", artifact), DONE)
+        self.expect(run("verify", artifact, "--checkpoint", out / "checkpoint"), DONE, "equals")
+
+    def test_an_adapter_of_another_base_is_refused(self):
+        adapter, out = self.train_adapter("q4_0") / "adapter", self.folder / "no-merge"
+        merge = ("merge", "--adapter", adapter, "--out", out)
+        self.expect(run(*merge, "--model", self.train_adapter("q4_0") / "checkpoint"), FAILED, "was trained on", "weights differ")
+        self.expect(run(*merge, "--model", SOURCE / "tests/golden/mobile_folder"), FAILED)
+        self.expect(run(*merge), USAGE, "--model is missing")
+        self.expect(run(*merge, "--model", self.checkpoint, "--kv-cache", "q8_0"), USAGE, "--kv-cache: needs --plan")
+        self.expect(run("merge", "--model", self.checkpoint, "--adapter", self.checkpoint, "--out", out), FAILED, "adapter_config.json")
+        cut = self.folder / "cut-adapter"
+        shutil.copytree(adapter, cut)
+        (cut / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes()[:-100])
+        self.expect(run("merge", "--model", self.checkpoint, "--adapter", cut, "--out", out), FAILED, "adapter_model.safetensors")
+        self.assertEqual(list(self.folder.glob("no-merge*")), [])
+
     def test_eval_measures_text_and_divergence(self):
         process = run("eval", self.checkpoint, "--data", self.data, "--documents", 3, "--reference", self.gguf, "--json")
         self.expect(process, DONE)

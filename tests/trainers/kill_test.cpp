@@ -64,13 +64,13 @@ void expect_equal_runs(const TinyRun& run, const char* straight, const char* sto
   EXPECT_EQ(metrics_of(run.folder(straight)), metrics_of(run.folder(stopped)));
 }
 
-TEST(KillTest, AKilledRunResumesToTheSameBytes) {
+// Kills a run again and again, and expects the bytes of one that was left alone.
+void kill_and_resume(const TinyRun& run, const std::vector<std::string>& overrides) {
   const uint64_t seed = 77;
   SCOPED_TRACE(seed);
   SplitMix64 random(seed);
-  const TinyRun run;
-  ASSERT_EQ(WEXITSTATUS(wait_for(start(run.config_file("straight", kLong), false))), 0);
-  const fs::path config = run.config_file("killed", kLong);
+  ASSERT_EQ(WEXITSTATUS(wait_for(start(run.config_file("straight", overrides), false))), 0);
+  const fs::path config = run.config_file("killed", overrides);
   int kills = 0;
   bool resume = false;
   for (int attempt = 0; attempt < 5; ++attempt) {
@@ -93,6 +93,21 @@ TEST(KillTest, AKilledRunResumesToTheSameBytes) {
   EXPECT_GE(kills, 1);
   ASSERT_EQ(WEXITSTATUS(wait_for(start(config, true))), 0);
   expect_equal_runs(run, "straight", "killed");
+}
+
+TEST(KillTest, AKilledRunResumesToTheSameBytes) { kill_and_resume(TinyRun(), kLong); }
+
+TEST(KillTest, AKilledLoraRunResumesToTheSameBytes) {
+  const TinyRun run;
+  const fs::path base = run.config_file("base", {"plan=", "kv_cache=none", "steps=2"});
+  ASSERT_EQ(WEXITSTATUS(wait_for(start(base, false))), 0);
+  auto overrides = kLong;
+  overrides.insert(overrides.end(), {"model=" + (run.folder("base") / "checkpoint").string(), "initialize=pretrained",
+                                     "lora.rank=4", "lora.dropout=0.25", "optimizer.learning_rate=1e-2"});
+  kill_and_resume(run, overrides);
+  for (const char* file : {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}) {
+    EXPECT_TRUE(bytes_of(run.folder("straight") / file) == bytes_of(run.folder("killed") / file)) << file;
+  }
 }
 
 TEST(KillTest, CtrlCFinishesTheStepAndSaves) {

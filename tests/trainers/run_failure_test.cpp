@@ -122,6 +122,7 @@ struct Parts {
   TrainingData data;
   Gemma4Model model;
   std::vector<TrainedWeight> trained;
+  LoraAdapters lora;
 };
 
 class FixedLoss final : public Objective {
@@ -143,11 +144,11 @@ TEST(RunFailureTest, ANonFiniteLossOrGradientStopsBeforeTheUpdate) {
   std::vector<at::Tensor> before;
   for (const at::Tensor& master : optimizer.state().masters) before.push_back(master.clone());
   const FixedLoss infinite(std::numeric_limits<float>::infinity());
-  Trainer diverged(parts.config, parts.model, none, infinite, parts.data, optimizer);
+  Trainer diverged(parts.config, parts.model, none, infinite, parts.data, optimizer, parts.lora);
   expect_error([&] { diverged.step(); }, {"step 1: the loss is not finite", "weights were not updated"});
   // A sum of huge values whose loss is finite but whose gradient's square is not.
   const FixedLoss steep(1e30F);
-  Trainer exploding(parts.config, parts.model, none, steep, parts.data, optimizer);
+  Trainer exploding(parts.config, parts.model, none, steep, parts.data, optimizer, parts.lora);
   expect_error([&] { exploding.step(); }, {"step 1: the gradient norm is not finite"});
   EXPECT_EQ(optimizer.steps_done(), 0);
   for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(before[i].equal(optimizer.state().masters[i]));
@@ -161,7 +162,7 @@ TEST(RunFailureTest, AQuantizerThatNeverFiredFailsTheRun) {
   Gemma4Model other(parts.base.config(), at::kFloat);
   FakeQuantSet elsewhere = parts.base.attach_fake_quant(other);
   const auto objective = make_objective(parts.config, parts.model);
-  Trainer trainer(parts.config, parts.model, elsewhere, *objective, parts.data, optimizer);
+  Trainer trainer(parts.config, parts.model, elsewhere, *objective, parts.data, optimizer, parts.lora);
   expect_error([&] { trainer.step(); }, {"layers.0.self_attn.q_proj.weight", "embed_tokens.weight"});
 }
 

@@ -1,0 +1,42 @@
+#include <cstdio>
+
+#include "cli/command.h"
+#include "cli/untrained_checkpoint.h"
+#include "trainers/lora.h"
+
+namespace qat {
+
+namespace {
+
+const CommandHelp kHelp{
+    "gemma-qat merge --model BASE --adapter FOLDER --out CHECKPOINT [--plan PLAN]",
+    "Adds a LoRA adapter in PEFT's format to the model that it was trained on, W + scaling * B A rounded to BF16: bit "
+    "for bit "
+    "what a LoRA run of train quantizes and stores. Writes the same kind of checkpoint as quantize; without --plan a "
+    "plain "
+    "BF16 model, which loads in transformers as it is.",
+    "  gemma-qat merge --model gemma-4-E2B-it --adapter runs/e2b-lora/adapter --out e2b-merged\n"
+    "  gemma-qat merge --model gemma-4-E2B-it --adapter my-peft-adapter --plan q4_0 --out e2b-merged-q4"};
+
+}  // namespace
+
+int command_merge(const Arguments& arguments) {
+  const auto parsed = parse_arguments(
+      arguments, kHelp,
+      [](cxxopts::Options& options) {
+        add_checkpoint_options(options);
+        options.add_options()("adapter", "folder with adapter_config.json and adapter_model.safetensors",
+                              cxxopts::value<std::string>());
+      },
+      0, 0);
+  if (parsed.helped) return 0;
+  const TrainConfig config = read_checkpoint_options(parsed.options, {"model", "adapter", "out"}, kHelp.usage);
+  write_untrained_checkpoint(config, [&](const BaseModel& base, Gemma4Model& model) {
+    const AdapterFolder folder(parsed.options["adapter"].as<std::string>(), base.table());
+    LoraAdapters(base, model, folder.settings(), /*seed=*/0).add(folder);
+  });
+  std::printf("wrote %s\n", config.out.c_str());
+  return 0;
+}
+
+}  // namespace qat

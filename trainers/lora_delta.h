@@ -1,0 +1,33 @@
+// LoRA through the weight slot: what quantizer, GEMM and checkpoint see of a frozen weight and its adapter.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "model/projection.h"
+
+namespace qat {
+
+class LoraDelta final : public WeightDelta {
+ public:
+  // `a` [rank, in] and `b` [out, rank]: fp32 leaves on the CPU, the only ones that get a gradient.
+  LoraDelta(at::Tensor a, at::Tensor b, float scaling);
+
+  // bf16(master + scaling * B A) in the master's dtype, straight-through with respect to the rounding. Computed once
+  // until changed(), in one order of additions, so that any number of threads gives the same bits.
+  at::Tensor add_to(const at::Tensor& master) override;
+
+  // How much each rank component counts from now on, fp32 [rank]; at first all count once.
+  void count_components(const at::Tensor& counts);
+  void count_all_components();
+  // To call after A or B changed.
+  void changed() { merged_ = at::Tensor(); }
+
+ private:
+  at::Tensor a_;
+  at::Tensor b_;
+  float scaling_;
+  at::Tensor counts_;
+  at::Tensor merged_;
+};
+
+}  // namespace qat
