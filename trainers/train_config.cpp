@@ -55,6 +55,7 @@ void DistillationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("cross_entropy_share", cross_entropy_share,
                 "share of the data's own cross entropy in the loss, at temperature 1; the divergence has the rest");
   visitor.field("beta", beta, "weight of the teacher in jensen_shannon's mixture");
+  visitor.field("cache", cache, "file of the teacher's states (gemma-qat cache-teacher); empty: the teacher runs");
 }
 
 void EvaluationConfig::visit_fields(FieldVisitor& visitor) {

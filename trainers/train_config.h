@@ -64,6 +64,7 @@ struct DistillationConfig {
   double temperature = 1;
   double cross_entropy_share = 0;
   double beta = 0.5;
+  std::string cache;
 
   void visit_fields(FieldVisitor& visitor);
 };
