@@ -107,6 +107,7 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                  [this](FieldVisitor& nested) { quantization.visit_fields(nested); });
   visitor.object("eval", "held-out evaluation", [this](FieldVisitor& nested) { eval.visit_fields(nested); });
   visitor.object("checkpoint", "what is kept", [this](FieldVisitor& nested) { checkpoint.visit_fields(nested); });
+  visitor.field("tensorboard", tensorboard, "event files for TensorBoard in the run folder, beside metrics.jsonl");
 }
 
 TrainConfig TrainConfig::load(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
@@ -160,6 +161,7 @@ std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, co
                                     "/about",
                                     "/steps",
                                     "/threads",
+                                    "/tensorboard",
                                     "/checkpoint/every_steps",
                                     "/checkpoint/keep_last",
                                     "/checkpoint/keep_best"};
