@@ -205,7 +205,8 @@ void check_distillation(const TrainConfig& config, Checker& check) {
   for (const auto& [name, is_set] :
        {std::pair("teacher", !config.teacher.empty()),
         std::pair("distillation.temperature", distillation.temperature != defaults.temperature),
-        std::pair("distillation.cross_entropy_share", distillation.cross_entropy_share != 0)}) {
+        std::pair("distillation.cross_entropy_share", distillation.cross_entropy_share != 0),
+        std::pair("distillation.cache", !distillation.cache.empty())}) {
     if (is_set) check.add(name, ": needs objective = forward_kl, reverse_kl or jensen_shannon");
   }
 }

@@ -17,9 +17,10 @@ class CrossEntropy final : public Objective {
 
 }  // namespace
 
-std::unique_ptr<Objective> make_objective(const TrainConfig& config, const Gemma4Model& model) {
+std::unique_ptr<Objective> make_objective(const TrainConfig& config, const Gemma4Config& model,
+                                          const TrainingData& data) {
   if (!config.distills()) return std::make_unique<CrossEntropy>();
-  return make_distillation(config, run_teacher(teacher_folder(config), model));
+  return make_distillation(config, make_teacher(config, model, data));
 }
 
 }  // namespace qat

@@ -18,7 +18,8 @@ class Objective {
   virtual at::Tensor loss_sum(const Gemma4Model& model, const at::Tensor& hidden, const TrainingBatch& batch) const = 0;
 };
 
-// Loads the teacher where there is one, in the dtype of `model`. Throws Error (usage) if its vocabulary is another one.
-std::unique_ptr<Objective> make_objective(const TrainConfig& config, const Gemma4Model& model);
+// Loads the teacher where there is one (see make_teacher()); `config` has its automatic values resolved.
+std::unique_ptr<Objective> make_objective(const TrainConfig& config, const Gemma4Config& model,
+                                          const TrainingData& data);
 
 }  // namespace qat

@@ -1,7 +1,5 @@
 #include "trainers/run_training.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <iterator>
@@ -13,6 +11,7 @@
 #include "core/output_file.h"
 #include "core/terminal.h"
 #include "trainers/calibration.h"
+#include "trainers/compute_settings.h"
 #include "trainers/lora.h"
 #include "trainers/run_checks.h"
 #include "trainers/training_run.h"
@@ -20,17 +19,6 @@
 namespace qat {
 
 namespace {
-
-// Everything that "auto" and 0 stand for, spelled out: another machine must not resume with other values unnoticed.
-void resolve_automatic_values(TrainConfig& config) {
-  config.dtype = config.computes_in_bfloat16() ? "bfloat16" : "float32";
-  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
-  config.threads = at::get_num_threads();
-}
-
-at::ScalarType compute_type(const TrainConfig& config) {
-  return config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
 
 std::string without_place(const TrainConfig& config) {
   nlohmann::ordered_json json = config.to_json();
@@ -117,6 +105,7 @@ int run_training(TrainConfig config, bool resume) {
   base.fill(model, static_cast<uint64_t>(config.seed));
   const std::vector<std::string> frozen = frozen_weights(config, base);
   std::vector<TrainedWeight> trained = select_masters(config, frozen, model);
+  const std::unique_ptr<Objective> objective = make_objective(config, base.config(), data);
   const std::optional<ReferenceStates> reference = make_reference(config, model, data);
   LoraAdapters lora = attach_lora(config, base, frozen, model);
   append(trained, lora.trained_weights());
@@ -139,7 +128,6 @@ int run_training(TrainConfig config, bool resume) {
   print_summary(config, base, data, *optimizer, state);
   if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
 
-  const std::unique_ptr<Objective> objective = make_objective(config, model);
   const CheckpointWriter checkpoints(base, data.witness_prompts());
   Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora);
   TrainingRun run({config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, lora,

@@ -2,8 +2,14 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
 #include "core/error.h"
 #include "gemma4/model_folder.h"
+#include "trainers/compute_settings.h"
+#include "trainers/teacher_cache.h"
+#include "trainers/teacher_identity.h"
 
 namespace qat {
 
@@ -26,19 +32,54 @@ class LiveTeacher final : public Teacher {
   Gemma4Model model_;
 };
 
+// States from the cache; of the teacher's folder only the head is used.
+class CachedTeacher final : public Teacher {
+ public:
+  CachedTeacher(std::unique_ptr<const ModelFolder> folder, std::unique_ptr<const TeacherCache> cache,
+                at::ScalarType dtype)
+      : folder_(std::move(folder)),
+        cache_(std::move(cache)),
+        head_(load_head(folder_->table(), folder_->tensors(), dtype)) {}
+
+  at::Tensor trained_states(const TrainingBatch& batch) const override { return cache_->states(batch); }
+
+  at::Tensor logits(const at::Tensor& states) const override {
+    return head_logits(head_, folder_->config().final_logit_softcap, states);
+  }
+
+ private:
+  std::unique_ptr<const ModelFolder> folder_;
+  std::unique_ptr<const TeacherCache> cache_;
+  Projection head_;
+};
+
 }  // namespace
 
-std::filesystem::path teacher_folder(const TrainConfig& config) {
-  return config.teacher.empty() ? config.model : config.teacher;
+std::unique_ptr<const ModelFolder> open_teacher(const TrainConfig& config, const Gemma4Config& student) {
+  auto teacher = std::make_unique<const ModelFolder>(config.teacher.empty() ? config.model : config.teacher);
+  if (teacher->config().vocabulary_size != student.vocabulary_size) {
+    fail_usage("teacher: ", teacher->path().string(), " has ", teacher->config().vocabulary_size, " tokens, the model ",
+               student.vocabulary_size);
+  }
+  return teacher;
 }
 
-std::unique_ptr<Teacher> run_teacher(const std::filesystem::path& folder, const Gemma4Model& student) {
-  const ModelFolder teacher(folder);
-  if (teacher.config().vocabulary_size != student.config().vocabulary_size) {
-    fail_usage("teacher: ", folder.string(), " has ", teacher.config().vocabulary_size, " tokens, the model ",
-               student.config().vocabulary_size);
+std::unique_ptr<Teacher> run_teacher(const ModelFolder& folder, at::ScalarType dtype) {
+  return std::make_unique<LiveTeacher>(folder, dtype);
+}
+
+std::unique_ptr<Teacher> make_teacher(const TrainConfig& config, const Gemma4Config& student,
+                                      const TrainingData& data) {
+  auto folder = open_teacher(config, student);
+  const at::ScalarType dtype = compute_type(config);
+  if (config.distillation.cache.empty()) return run_teacher(*folder, dtype);
+  if (!std::filesystem::is_regular_file(config.distillation.cache)) {
+    fail_usage("distillation.cache: there is no file ", config.distillation.cache,
+               "; write it with gemma-qat cache-teacher CONFIG (and the same key=value)");
   }
-  return std::make_unique<LiveTeacher>(teacher, student.dtype());
+  auto cache = std::make_unique<const TeacherCache>(config.distillation.cache, teacher_identity(config, *folder, data),
+                                                    data.source(), folder->config().hidden_size, dtype);
+  return std::make_unique<CachedTeacher>(std::move(folder), std::move(cache), dtype);
 }
 
 }  // namespace qat

@@ -3,10 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <filesystem>
 #include <memory>
 
-#include "model/gemma4_model.h"
+#include "gemma4/config.h"
+#include "gemma4/model_folder.h"
 #include "trainers/train_config.h"
 #include "trainers/training_data.h"
 
@@ -22,11 +22,16 @@ class Teacher {
   virtual at::Tensor logits(const at::Tensor& states) const = 0;
 };
 
-// The folder of the configuration's teacher: the model the run starts from, unless another is named.
-std::filesystem::path teacher_folder(const TrainConfig& config);
+// The folder of the configuration's teacher: the model the run starts from, unless another is named. Throws Error
+// (usage) if its vocabulary is not the student's.
+std::unique_ptr<const ModelFolder> open_teacher(const TrainConfig& config, const Gemma4Config& student);
 
-// A model of its own, in the student's dtype, that runs without fake quantization. Throws Error (usage) if its
-// vocabulary is not the student's.
-std::unique_ptr<Teacher> run_teacher(const std::filesystem::path& folder, const Gemma4Model& student);
+// A model of its own that runs without fake quantization.
+std::unique_ptr<Teacher> run_teacher(const ModelFolder& folder, at::ScalarType dtype);
+
+// The teacher of a configuration (automatic values resolved): run beside the student, or with distillation.cache its
+// stored states and its mapped head. Throws Error as open_teacher() does, and (usage) if the cache belongs to something
+// else.
+std::unique_ptr<Teacher> make_teacher(const TrainConfig& config, const Gemma4Config& student, const TrainingData& data);
 
 }  // namespace qat

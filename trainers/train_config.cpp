@@ -59,6 +59,7 @@ void DistillationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("cross_entropy_share", cross_entropy_share,
                 "share of the data's own cross entropy in the loss, at temperature 1; the divergence has the rest");
   visitor.field("beta", beta, "weight of the teacher in jensen_shannon's mixture");
+  visitor.field("cache", cache, "file of the teacher's states (gemma-qat cache-teacher); empty: the teacher runs");
 }
 
 void LoraConfig::visit_fields(FieldVisitor& visitor) {
@@ -125,6 +126,7 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                  [this](FieldVisitor& nested) { quantization.visit_fields(nested); });
   visitor.object("eval", "held-out evaluation", [this](FieldVisitor& nested) { eval.visit_fields(nested); });
   visitor.object("checkpoint", "what is kept", [this](FieldVisitor& nested) { checkpoint.visit_fields(nested); });
+  visitor.field("tensorboard", tensorboard, "event files for TensorBoard in the run folder, beside metrics.jsonl");
 }
 
 TrainConfig TrainConfig::load(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
@@ -179,6 +181,7 @@ std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, co
                                     "/activation_checkpointing",
                                     "/steps",
                                     "/threads",
+                                    "/tensorboard",
                                     "/checkpoint/every_steps",
                                     "/checkpoint/keep_last",
                                     "/checkpoint/keep_best"};

@@ -66,6 +66,7 @@ struct DistillationConfig {
   double temperature = 1;
   double cross_entropy_share = 0;
   double beta = 0.5;
+  std::string cache;
 
   void visit_fields(FieldVisitor& visitor);
 };
@@ -127,6 +128,7 @@ struct TrainConfig {
   QuantizationConfig quantization;
   EvaluationConfig eval;
   CheckpointConfig checkpoint;
+  bool tensorboard = false;
 
   void visit_fields(FieldVisitor& visitor);
 
@@ -152,8 +154,9 @@ struct TrainConfig {
 };
 
 // The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
-// Free to change are out, about, activation_checkpointing, steps, threads, checkpoint.every_steps, keep_last and
-// keep_best: they do not change what a step computes (threads may, in the last bits; more steps stretch the rest of the learning-rate schedule).
+// Free to change are out, about, activation_checkpointing, steps, threads, tensorboard, checkpoint.every_steps, keep_last
+// and keep_best: they do not change what a step computes (threads may, in the last bits; more steps stretch the rest of
+// the learning-rate schedule).
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);
 
 }  // namespace qat

@@ -29,6 +29,7 @@ TrainingRun::TrainingRun(const RunParts& parts, TrainState state)
       metrics_(parts.folder.metrics(), state_.metrics_lines),
       display_(state_.step, parts.config.steps),
       saved_step_(state_.step > 0 ? state_.step : -1) {
+  if (parts.config.tensorboard) tensorboard_.emplace(parts.folder, state_);
   if (saved_step_ >= 0) publish();
 }
 
@@ -73,6 +74,7 @@ void TrainingRun::train_step() {
                    {"tokens_per_second", tokens_per_second},
                    {"seconds", seconds},
                    {"peak_memory", current_memory_use().peak_resident}});
+  if (tensorboard_) tensorboard_->step(report, tokens_per_second);
   display_.step(report, tokens_per_second);
 }
 
@@ -94,6 +96,7 @@ void TrainingRun::evaluate() {
   line["seconds"] = watch.seconds();
   metrics_.append(line);
   append_statistics(statistics);
+  if (tensorboard_) tensorboard_->evaluation(state_.step, *result);
   display_.evaluation(state_.step, *result, best);
   state_.evaluated_step = state_.step;
   if (!best) return;
@@ -114,6 +117,7 @@ void TrainingRun::append_statistics(const std::vector<NamedStatistics>& statisti
 
 void TrainingRun::save() {
   metrics_.sync();
+  if (tensorboard_) tensorboard_->sync();
   state_.metrics_lines = metrics_.lines();
   save_state(parts_.folder.state(), state_, parts_.optimizer, parts_.fake_quant);
   saved_step_ = state_.step;

@@ -13,6 +13,7 @@
 #include "trainers/metrics_log.h"
 #include "trainers/optimizer.h"
 #include "trainers/run_folder.h"
+#include "trainers/tensorboard_log.h"
 #include "trainers/train_config.h"
 #include "trainers/train_state.h"
 #include "trainers/trainer.h"
@@ -58,6 +59,7 @@ class TrainingRun {
   RunParts parts_;
   TrainState state_;
   MetricsLog metrics_;
+  std::optional<TensorboardLog> tensorboard_;
   TrainingDisplay display_;
   int64_t saved_step_;
   // A checkpoint of the current step that is already on disk.

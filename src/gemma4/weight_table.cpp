@@ -200,6 +200,11 @@ const WeightSpec* WeightTable::find_gguf(std::string_view gguf_name) const {
   return found == weights_.end() ? nullptr : &*found;
 }
 
+const WeightSpec& WeightTable::head() const {
+  const WeightSpec* own = find("lm_head.weight");
+  return own != nullptr ? *own : *find("embed_tokens.weight");
+}
+
 bool WeightTable::is_redundant(std::string_view name) const {
   return std::find(redundant_.begin(), redundant_.end(), name) != redundant_.end();
 }

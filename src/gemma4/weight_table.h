@@ -79,6 +79,8 @@ class WeightTable {
   // By HF name without prefix, or by GGUF name; null if there is none.
   const WeightSpec* find(std::string_view name) const;
   const WeightSpec* find_gguf(std::string_view gguf_name) const;
+  // What makes logits of hidden states: lm_head.weight, or the token embedding where it is tied.
+  const WeightSpec& head() const;
 
   // K and V tensors of layers that share another layer's, which some files carry and no model reads.
   bool is_redundant(std::string_view name) const;

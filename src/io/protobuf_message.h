@@ -16,10 +16,17 @@ class ProtobufMessage {
     variable_length(static_cast<uint64_t>(value));
     return *this;
   }
+  // float and double fields, by the type of the value.
   ProtobufMessage& number(uint32_t field, float value) {
     variable_length(uint64_t{field} << 3 | 5);
     const auto bits = std::bit_cast<uint32_t>(value);
     for (int shift = 0; shift < 32; shift += 8) bytes_.push_back(static_cast<char>(bits >> shift & 0xFF));
+    return *this;
+  }
+  ProtobufMessage& number(uint32_t field, double value) {
+    variable_length(uint64_t{field} << 3 | 1);
+    const auto bits = std::bit_cast<uint64_t>(value);
+    for (int shift = 0; shift < 64; shift += 8) bytes_.push_back(static_cast<char>(bits >> shift & 0xFF));
     return *this;
   }
   ProtobufMessage& text(uint32_t field, std::string_view value) {

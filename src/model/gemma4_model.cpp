@@ -162,9 +162,7 @@ std::shared_ptr<ActivationTransform>& Gemma4Model::value_transform(int64_t layer
   return layers_.at(static_cast<size_t>(layer)).value_transform;
 }
 
-const Projection& Gemma4Model::head() const {
-  return matrix(config_.tied_head ? "embed_tokens.weight" : "lm_head.weight");
-}
+const Projection& Gemma4Model::head() const { return matrix(weights_.head().name); }
 
 LayerInputs Gemma4Model::embed(const PackedTokens& batch) const {
   check_batch(batch, config_.vocabulary_size);

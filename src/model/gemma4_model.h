@@ -104,6 +104,10 @@ at::Tensor head_logits(const Projection& head, double softcap, const at::Tensor&
 // dtype. Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
 void load_weights(Gemma4Model& model, const TensorSource& source);
 
+// The head of a model without the rest. Its weight lies in the mapped file, which must stay open, where that has this
+// dtype; else it is a converted copy. Throws Error as load_weights() does, but does not look for NaN and Inf.
+Projection load_head(const WeightTable& table, const TensorSource& source, at::ScalarType dtype);
+
 // Random initial weights as in transformers: normal(0, 0.02) for matrices and tables, 1 (0 with norm_offset 1) for
 // norms, 1 for scales, zero for the pad row. Seeded.
 void initialize_weights(Gemma4Model& model, uint64_t seed);

@@ -53,6 +53,12 @@ bool has_nonfinite(const TensorView& tensor) {
   }
 }
 
+// Lies in the mapped file. from_blob wants a mutable pointer; the tensor is only read.
+at::Tensor mapped_tensor(const TensorView& tensor) {
+  void* bytes = const_cast<std::byte*>(tensor.bytes.data());
+  return at::from_blob(bytes, tensor.shape, at::TensorOptions(dtype_of(tensor.type)));
+}
+
 }  // namespace
 
 void load_weights(Gemma4Model& model, const TensorSource& source) {
@@ -62,11 +68,17 @@ void load_weights(Gemma4Model& model, const TensorSource& source) {
     const TensorView& tensor = masters.of(spec);
     if (has_nonfinite(tensor))
       fail(source.where(), ": ", tensor.name, " has NaN or infinite values; the file is damaged");
-    // from_blob wants a mutable pointer; the tensor is only read.
-    void* bytes = const_cast<std::byte*>(tensor.bytes.data());
-    model.parameter(spec.name).copy_(at::from_blob(bytes, spec.shape, at::TensorOptions(dtype_of(tensor.type))));
+    model.parameter(spec.name).copy_(mapped_tensor(tensor));
     source.release(tensor.bytes);
   }
+}
+
+Projection load_head(const WeightTable& table, const TensorSource& source, at::ScalarType dtype) {
+  const WeightSpec& spec = table.head();
+  Projection head;
+  head.name = spec.name;
+  head.weight = mapped_tensor(MasterWeights(table, source).of(spec)).to(dtype);
+  return head;
 }
 
 }  // namespace qat

@@ -149,6 +149,20 @@ class Journey(unittest.TestCase):
         self.expect(run("merge", "--model", self.checkpoint, "--adapter", cut, "--out", out), FAILED, "adapter_model.safetensors")
         self.assertEqual(list(self.folder.glob("no-merge*")), [])
 
+    def test_a_cached_teacher_trains_as_the_running_one(self):
+        cache = self.folder / "teacher.h5"
+        distil = ["objective=reverse_kl", f"teacher={self.checkpoint}", "distillation.temperature=2", "seed=3"]
+        with_cache = [*distil, f"distillation.cache={cache}"]
+        self.expect(run("train", self.config, f"out={self.folder / 'cached'}", *with_cache), USAGE, "cache-teacher")
+        self.expect(run("cache-teacher", self.config, f"out={self.folder / 'cached'}", *with_cache), DONE, "wrote", "108 documents")
+        self.expect(run("cache-teacher", self.config, f"out={self.folder / 'cached'}", *with_cache), USAGE, "--force")
+        self.expect(run("cache-teacher", self.config, f"out={self.folder / 'cached'}", *with_cache, "--force"), DONE, "wrote")
+        self.expect(run("train", self.config, f"out={self.folder / 'cached'}", *with_cache, "sequence_length=32"), USAGE, "sequence_length: 64 in the cache, 32 now")
+        self.expect(run("train", self.config, f"out={self.folder / 'running'}", *distil), DONE)
+        self.expect(run("train", self.config, f"out={self.folder / 'cached'}", *with_cache), DONE)
+        for name in ("model.safetensors", "witness.safetensors"):
+            self.assertEqual((self.folder / "cached/checkpoint" / name).read_bytes(), (self.folder / "running/checkpoint" / name).read_bytes())
+
     def test_eval_measures_text_and_divergence(self):
         process = run("eval", self.checkpoint, "--data", self.data, "--documents", 3, "--reference", self.gguf, "--json")
         self.expect(process, DONE)

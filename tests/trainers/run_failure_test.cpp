@@ -161,7 +161,7 @@ TEST(RunFailureTest, AQuantizerThatNeverFiredFailsTheRun) {
   // Attached to another model than the one that is trained.
   Gemma4Model other(parts.base.config(), at::kFloat);
   FakeQuantSet elsewhere = parts.base.attach_fake_quant(other);
-  const auto objective = make_objective(parts.config, parts.model);
+  const auto objective = make_objective(parts.config, parts.base.config(), parts.data);
   Trainer trainer(parts.config, parts.model, elsewhere, *objective, parts.data, optimizer, parts.lora);
   expect_error([&] { trainer.step(); }, {"layers.0.self_attn.q_proj.weight", "embed_tokens.weight"});
 }
