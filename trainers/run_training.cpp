@@ -11,6 +11,7 @@
 #include "core/output_file.h"
 #include "core/terminal.h"
 #include "trainers/calibration.h"
+#include "trainers/memory_plan.h"
 #include "trainers/run_checks.h"
 #include "trainers/training_run.h"
 
@@ -96,10 +97,11 @@ int run_training(TrainConfig config, bool resume) {
   TrainingData data(config, base.config());
   data.seek(state.data);
 
+  const std::vector<std::string> frozen = frozen_weights(config, base);
+  const MemoryPlan memory(config, base, frozen);
   Gemma4Model model(base.config(), compute_type(config));
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
-  const std::vector<std::string> frozen = frozen_weights(config, base);
   std::vector<TrainedWeight> trained = select_trained_weights(model, frozen);
   const std::optional<ReferenceStates> reference = make_reference(config, model, data);
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
@@ -121,6 +123,7 @@ int run_training(TrainConfig config, bool resume) {
   check_disk_space(config, folder, base, *optimizer);
   write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
   print_summary(config, base, data, *optimizer, state);
+  std::fputs(memory.summary().c_str(), stdout);
   if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
 
   const std::unique_ptr<Objective> objective = make_objective(config, model);
@@ -130,6 +133,7 @@ int run_training(TrainConfig config, bool resume) {
       {config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, reference ? &*reference : nullptr},
       state);
   const ExitCode code = run.run();
+  std::fputs(memory.outcome().c_str(), stdout);
   std::fputs(join("checkpoint ", folder.checkpoint().string(), "\n").c_str(), stdout);
   return static_cast<int>(code);
 }
