@@ -13,6 +13,7 @@
 #include "trainers/calibration.h"
 #include "trainers/compute_settings.h"
 #include "trainers/lora.h"
+#include "trainers/memory_plan.h"
 #include "trainers/run_checks.h"
 #include "trainers/training_run.h"
 
@@ -100,10 +101,11 @@ int run_training(TrainConfig config, bool resume) {
   TrainingData data(config, base.config());
   data.seek(state.data);
 
+  const std::vector<std::string> frozen = frozen_weights(config, base);
+  const MemoryPlan memory(config, base, frozen);
   Gemma4Model model(base.config(), compute_type(config));
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
-  const std::vector<std::string> frozen = frozen_weights(config, base);
   std::vector<TrainedWeight> trained = select_masters(config, frozen, model);
   const std::unique_ptr<Objective> objective = make_objective(config, base.config(), data);
   const std::optional<ReferenceStates> reference = make_reference(config, model, data);
@@ -126,6 +128,7 @@ int run_training(TrainConfig config, bool resume) {
   check_disk_space(config, folder, base, *optimizer);
   write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
   print_summary(config, base, data, *optimizer, state);
+  std::fputs(memory.summary().c_str(), stdout);
   if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
 
   const CheckpointWriter checkpoints(base, data.witness_prompts());
@@ -134,6 +137,7 @@ int run_training(TrainConfig config, bool resume) {
                    reference ? &*reference : nullptr},
                   state);
   const ExitCode code = run.run();
+  std::fputs(memory.outcome().c_str(), stdout);
   std::fputs(join("checkpoint ", folder.checkpoint().string(), "\n").c_str(), stdout);
   return static_cast<int>(code);
 }

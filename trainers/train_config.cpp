@@ -112,6 +112,8 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("gradient_accumulation", gradient_accumulation, "forward passes per optimizer step");
   visitor.choice("activation_checkpointing", activation_checkpointing, {"none", "layers"},
                  "layers: a layer keeps only its inputs and is computed again in the backward pass; less memory, same bits");
+  visitor.choice("memory_check", memory_check, {"refuse", "warn"},
+                 "what happens to a run that is predicted to need more memory than there is");
   visitor.field("steps", steps, "optimizer steps");
   visitor.field("seed", seed, "of the data order and of random initial weights");
   visitor.field("threads", threads, "0: all");
@@ -179,6 +181,7 @@ std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, co
   static constexpr std::array kFree{"/out",
                                     "/about",
                                     "/activation_checkpointing",
+                                    "/memory_check",
                                     "/steps",
                                     "/threads",
                                     "/tensorboard",

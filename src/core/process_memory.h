@@ -13,6 +13,10 @@ struct MemoryUse {
 };
 MemoryUse current_memory_use();
 
+// Bytes that this process can still take: the system's estimate (MemAvailable), or what the control groups that hold
+// the process leave, if that is less.
+uint64_t available_memory();
+
 // From here on malloc keeps what is freed instead of returning it to the system. A training step frees and allocates
 // the same large buffers (logits, activations) again and again; faulting them in anew each time took a quarter of it.
 void keep_freed_memory();

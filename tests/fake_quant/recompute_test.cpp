@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -24,23 +23,6 @@ namespace qat {
 namespace {
 
 constexpr int64_t kTokens = 48;
-
-Gemma4Config config_of(const std::string& kind) {
-  nlohmann::json config = nlohmann::json::parse(testing::kTinyConfig);
-  if (kind != "shared") {
-    config["hidden_size_per_layer_input"] = 0;
-    config["num_kv_shared_layers"] = 0;
-    config["use_double_wide_mlp"] = false;
-  }
-  if (kind == "value_is_key" || kind == "experts") config["attention_k_eq_v"] = true;
-  if (kind == "experts") {
-    config["enable_moe_block"] = true;
-    config["num_experts"] = 4;
-    config["top_k_experts"] = 2;
-    config["moe_intermediate_size"] = 32;
-  }
-  return Gemma4Config::parse(config, kind);
-}
 
 struct Case {
   const char* kind;
@@ -65,7 +47,7 @@ PackedTokens two_documents(const Gemma4Config& config, int64_t tokens) {
 // A model with its quantizers, calibrated, everything trained.
 struct Trained {
   explicit Trained(const Case& wanted)
-      : model(config_of(wanted.kind), wanted.dtype), batch(two_documents(model.config(), kTokens)) {
+      : model(testing::tiny_config_of_kind(wanted.kind), wanted.dtype), batch(two_documents(model.config(), kTokens)) {
     at::set_num_threads(1);
     initialize_weights(model, 3);
     if (wanted.plan != nullptr) {

@@ -4,19 +4,20 @@
 #include <c10/core/CPUAllocator.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace qat::testing {
 
 // For its lifetime every new CPU tensor is counted. One at a time; tensors may outlive it.
-class CountingAllocator final : public c10::Allocator {
+class CountingAllocator {
  public:
   CountingAllocator() : before_(c10::GetCPUAllocator()) {
     now_ = peak_ = 0;
-    c10::SetCPUAllocator(this);
+    c10::SetCPUAllocator(&counting());
   }
-  ~CountingAllocator() override { c10::SetCPUAllocator(before_); }
+  ~CountingAllocator() { c10::SetCPUAllocator(before_); }
   CountingAllocator(const CountingAllocator&) = delete;
   CountingAllocator& operator=(const CountingAllocator&) = delete;
 
@@ -24,26 +25,34 @@ class CountingAllocator final : public c10::Allocator {
   int64_t bytes() const { return now_; }
   int64_t peak() const { return peak_; }
 
-  c10::DataPtr allocate(size_t size) override {
-    c10::DataPtr data = before_->allocate(size);
-    auto* kept = new Kept{std::move(data), static_cast<int64_t>(size)};
-    const int64_t now = now_ += kept->size;
-    for (int64_t peak = peak_; now > peak && !peak_.compare_exchange_weak(peak, now);) {
-    }
-    return {kept->data.get(), kept, &release, kept->data.device()};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
-  void copy_data(void* to, const void* from, size_t size) const override { std::memcpy(to, from, size); }
-
  private:
-  struct Kept {
-    c10::DataPtr data;
-    int64_t size;
+  // Storages remember their allocator, so it lives as long as the program. Sizes stand before the bytes.
+  class Counting final : public c10::Allocator {
+   public:
+    c10::DataPtr allocate(size_t size) override {
+      auto* start = static_cast<std::byte*>(c10::GetDefaultCPUAllocator()->raw_allocate(size + kHeader));
+      std::memcpy(start, &size, sizeof(size));
+      const int64_t now = now_ += static_cast<int64_t>(size);
+      for (int64_t peak = peak_; now > peak && !peak_.compare_exchange_weak(peak, now);) {
+      }
+      return {start + kHeader, start + kHeader, &release, c10::Device(c10::DeviceType::CPU)};
+    }
+    c10::DeleterFnPtr raw_deleter() const override { return &release; }
+    void copy_data(void* to, const void* from, size_t size) const override { std::memcpy(to, from, size); }
+
+   private:
+    static constexpr size_t kHeader = 64;  // keeps the alignment
+    static void release(void* bytes) {
+      auto* start = static_cast<std::byte*>(bytes) - kHeader;
+      size_t size = 0;
+      std::memcpy(&size, start, sizeof(size));
+      now_ -= static_cast<int64_t>(size);
+      c10::GetDefaultCPUAllocator()->raw_deallocate(start);
+    }
   };
-  static void release(void* context) {
-    auto* kept = static_cast<Kept*>(context);
-    now_ -= kept->size;
-    delete kept;
+  static Counting& counting() {
+    static auto* allocator = new Counting;
+    return *allocator;
   }
 
   c10::Allocator* before_;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,24 @@ inline const char* const kTinyConfig = R"({"model_type": "gemma4_text", "num_hid
   "sliding_window": 16, "vocab_size": 576, "hidden_size_per_layer_input": 64, "num_kv_shared_layers": 2,
   "use_double_wide_mlp": true, "final_logit_softcapping": 30.0,
   "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]})";
+
+// The same as "shared", and without what is shared: "dense", "value_is_key" (K = V), "experts" (K = V, too).
+inline Gemma4Config tiny_config_of_kind(const std::string& kind) {
+  nlohmann::json config = nlohmann::json::parse(kTinyConfig);
+  if (kind != "shared") {
+    config["hidden_size_per_layer_input"] = 0;
+    config["num_kv_shared_layers"] = 0;
+    config["use_double_wide_mlp"] = false;
+  }
+  if (kind == "value_is_key" || kind == "experts") config["attention_k_eq_v"] = true;
+  if (kind == "experts") {
+    config["enable_moe_block"] = true;
+    config["num_experts"] = 4;
+    config["top_k_experts"] = 2;
+    config["moe_intermediate_size"] = 32;
+  }
+  return Gemma4Config::parse(config, kind);
+}
 
 // `tokenizer` is copied to the folder's tokenizer.json unless empty.
 inline void write_tiny_model(const std::filesystem::path& folder, const std::filesystem::path& tokenizer = {},

@@ -1,0 +1,251 @@
+#include "trainers/memory_estimate.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/terminal.h"
+#include "model/chunked_head.h"
+#include "trainers/activation_memory.h"
+#include "trainers/moment_codec.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kFloat = 4;
+constexpr int64_t kProductTile = int64_t{64} << 20;  // fp32 copies that BF16 products make (weight_product.cpp)
+constexpr int64_t kScaleBytes = 7 * kFloat;          // of a row's scale: start, change, value, gradient, AdamW's state
+
+int64_t elements_of(const WeightTable& table) {
+  int64_t elements = 0;
+  for (const WeightSpec& weight : table.weights()) elements += weight.elements();
+  return elements;
+}
+
+// What comes and goes within a step or a save.
+struct Moment {
+  const char* name;
+  int64_t gradients = 0, activations = 0, buffers = 0;
+
+  int64_t sum() const { return gradients + activations + buffers; }
+};
+
+class Estimator {
+ public:
+  Estimator(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen)
+      : config_(config),
+        base_(base),
+        model_(base.config()),
+        value_(config.computes_in_bfloat16() ? 2 : kFloat),
+        tokens_(config.micro_batch_sequences * std::min(config.sequence_length, model_.max_positions)),
+        per_token_(activation_bytes(model_, base.plan(), value_)) {
+    for (const WeightSpec& weight : base.table().weights()) {
+      if (std::find(frozen.begin(), frozen.end(), weight.name) == frozen.end()) trained_.push_back(&weight);
+    }
+  }
+
+  MemoryEstimate estimate() const {
+    const std::vector<Moment> moments = all_moments();
+    const Moment& peak = *std::max_element(moments.begin(), moments.end(),
+                                           [](const Moment& a, const Moment& b) { return a.sum() < b.sum(); });
+    MemoryEstimate result{peak.name,
+                          {{"parameters", value_ * elements_of(base_.table())},
+                           {"masters", config_.optimizer.masters == "float32" ? kFloat * trained_values() : 0},
+                           {"moments", moments_bytes()},
+                           {"fake-quantized weights", quantized_bytes(value_)},
+                           {"teacher and reference", other_models()},
+                           {"gradients", peak.gradients},
+                           {"activations", peak.activations},
+                           {"buffers", peak.buffers}}};
+    std::erase_if(result.parts, [](const MemoryPart& part) { return part.bytes == 0; });
+    return result;
+  }
+
+ private:
+  int64_t trained_values() const {
+    return std::accumulate(trained_.begin(), trained_.end(), int64_t{0},
+                           [](int64_t sum, const WeightSpec* weight) { return sum + weight->elements(); });
+  }
+  bool is_trained(const std::string& name) const {
+    return std::any_of(trained_.begin(), trained_.end(),
+                       [&](const WeightSpec* weight) { return weight->name == name; });
+  }
+
+  int64_t moments_bytes() const {
+    int64_t bytes = 0;
+    for (const WeightSpec* weight : trained_) {
+      const int64_t elements = weight->elements();
+      if (config_.optimizer.kind == "adamw") bytes += 2 * kFloat * elements;
+      if (config_.optimizer.kind == "adamw8bit") bytes += 2 * elements + 2 * kFloat * (elements / kMomentBlock + 1);
+      if (config_.optimizer.kind == "adafactor") bytes += kFloat * factored_values(*weight);
+    }
+    return bytes;
+  }
+  static int64_t factored_values(const WeightSpec& weight) {
+    if (weight.shape.size() < 2) return weight.elements();
+    return weight.rows() + weight.elements() / weight.shape[weight.shape.size() - 2];
+  }
+
+  // Forward values of weights are kept whole, but for tables that are only looked up.
+  int64_t quantized_bytes(int64_t value) const {
+    int64_t bytes = 0;
+    if (base_.plan() == nullptr) return bytes;
+    for (const WeightSpec& weight : base_.table().weights()) {
+      if (!is_matrix(weight.role)) continue;
+      const QuantScheme& rule = scheme(base_.plan()->of(weight.name).scheme);
+      if (!rule.is_quantized()) continue;
+      if (rule.has_row_scales()) bytes += kScaleBytes * weight.row_scales();
+      if (!is_table(weight.role) || weight.name == head().name) bytes += value * weight.elements();
+    }
+    return bytes;
+  }
+
+  int64_t other_models() const {
+    int64_t bytes = 0;
+    if (config_.distills()) {
+      bytes += value_ * (config_.teacher.empty() ? elements_of(base_.table())
+                                                 : elements_of(WeightTable(Gemma4Config::load(config_.teacher))));
+    }
+    if (config_.wants_kl() && config_.eval.every_steps > 0) bytes += 2 * head().elements();
+    return bytes;
+  }
+
+  const WeightSpec& head() const {
+    return *base_.table().find(model_.tied_head ? "embed_tokens.weight" : "lm_head.weight");
+  }
+
+  // Logits of a chunk with what is computed from them.
+  int64_t logits_bytes() const {
+    const int64_t copies = config_.distills() || config_.wants_kl() ? 6 : 3;
+    return copies * kFloat * std::min(kHeadChunkTokens, tokens_) * model_.vocabulary_size;
+  }
+
+  // Temporary tensors of one layer's backward pass, beyond what it frees meanwhile: gradients of the MLP's activations,
+  // and one matrix' gradient.
+  int64_t layer_buffers() const {
+    int64_t largest = 0;
+    for (const WeightSpec& weight : base_.table().weights()) {
+      if (weight.layer) largest = std::max(largest, weight.elements());
+    }
+    const int64_t copies = value_ == kFloat ? 0 : 2 * std::min(kProductTile, kFloat * largest);
+    return 3 * value_ * tokens_ * per_token_.widest + value_ * largest + copies;
+  }
+
+  std::vector<Moment> all_moments() const {
+    std::vector<Moment> moments{saving()};
+    add_step(moments);
+    return moments;
+  }
+
+  // A BF16 run computes its witness on an fp32 copy with quantizers of its own.
+  Moment saving() const {
+    const int64_t copy = value_ == kFloat ? 0 : kFloat * elements_of(base_.table()) + quantized_bytes(kFloat);
+    return {"saving a checkpoint", 0, 0, copy + logits_bytes()};
+  }
+
+  // The last of gradient_accumulation passes, from the loss back to the embeddings.
+  void add_step(std::vector<Moment>& moments) const {
+    const bool recomputed = config_.activation_checkpointing == "layers";
+    const bool adds_up = config_.gradient_accumulation > 1;
+    // FP32 gradients are added in place where there are some; BF16 ones are added to fp32 sums after the pass.
+    const int64_t held = adds_up ? kFloat * trained_values() : 0;
+    const int64_t growth = adds_up && value_ == kFloat ? 0 : value_;
+    int64_t activations = tokens_ * per_token_.kept(recomputed);
+    const int64_t head_values = is_trained(head().name) ? head().elements() : 0;
+    const int64_t states = tokens_ * model_.hidden_size * (2 * kFloat + value_);
+    moments.push_back({"the loss", held, activations, kFloat * head_values + states + logits_bytes()});
+    moments.push_back(
+        {"the loss", held, activations, 2 * kFloat * head_values + states + (value_ == 2 ? 2 : 0) * head_values});
+
+    // Of a tied head: waits until that of the lookup joins it.
+    int64_t grown = (model_.tied_head ? value_ : growth) * head_values;
+    for (int64_t layer = model_.layer_count() - 1; layer >= 0; --layer) {
+      const auto index = static_cast<size_t>(layer);
+      const int64_t again = recomputed ? tokens_ * per_token_.layers[index] : 0;
+      moments.push_back({"the backward pass", held + grown, activations + again, layer_buffers()});
+      activations -= tokens_ * (recomputed ? per_token_.inputs : per_token_.layers)[index];
+      for (const WeightSpec* weight : trained_) grown += weight->layer == layer ? growth * weight->elements() : 0;
+    }
+    int64_t lookups = 0;
+    for (const WeightSpec* weight : trained_) lookups += is_table(weight->role) ? value_ * weight->elements() : 0;
+    moments.push_back({"the backward pass", held + grown + lookups, activations, 0});
+    if (value_ == 2)
+      moments.push_back(
+          {"adding gradients", kFloat * trained_values() + (adds_up ? 2 * trained_values() : 2 * head_values)});
+    moments.push_back({"the update", kFloat * trained_values()});
+  }
+
+  const TrainConfig& config_;
+  const BaseModel& base_;
+  const Gemma4Config& model_;
+  int64_t value_;  // bytes
+  int64_t tokens_;
+  ActivationBytes per_token_;
+  std::vector<const WeightSpec*> trained_;
+};
+
+// Settings that need less, with what they need then.
+std::string advice(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen) {
+  std::string text;
+  const auto add = [&](const std::string& setting, const std::function<void(TrainConfig&)>& change) {
+    TrainConfig changed = config;
+    change(changed);
+    const int64_t bytes = estimate_memory(changed, base, frozen).total();
+    text += join("\n  ", setting, ": ", format_bytes(static_cast<double>(bytes)));
+  };
+  if (config.activation_checkpointing == "none") {
+    add("activation_checkpointing=layers", [](TrainConfig& c) { c.activation_checkpointing = "layers"; });
+  }
+  if (config.optimizer.kind == "adamw") {
+    add("optimizer.kind=adamw8bit", [](TrainConfig& c) { c.optimizer.kind = "adamw8bit"; });
+  }
+  if (config.optimizer.kind != "adafactor") {
+    add("optimizer.kind=adafactor", [](TrainConfig& c) { c.optimizer.kind = "adafactor"; });
+  }
+  if (config.optimizer.masters == "float32") {
+    add("optimizer.masters=bfloat16", [](TrainConfig& c) { c.optimizer.masters = "bfloat16"; });
+  }
+  if (config.micro_batch_sequences > 1) {
+    add("micro_batch_sequences=1", [](TrainConfig& c) { c.micro_batch_sequences = 1; });
+  }
+  add(join("sequence_length=", config.sequence_length / 2), [](TrainConfig& c) { c.sequence_length /= 2; });
+  return text;
+}
+
+}  // namespace
+
+int64_t MemoryEstimate::total() const {
+  return std::accumulate(parts.begin(), parts.end(), int64_t{0},
+                         [](int64_t sum, const MemoryPart& part) { return sum + part.bytes; });
+}
+
+MemoryEstimate estimate_memory(const TrainConfig& config, const BaseModel& base,
+                               const std::vector<std::string>& frozen) {
+  return Estimator(config, base, frozen).estimate();
+}
+
+std::string describe(const MemoryEstimate& estimate) {
+  std::string text;
+  for (const MemoryPart& part : estimate.parts) {
+    text += join(text.empty() ? "" : ", ", part.name, " ", format_bytes(static_cast<double>(part.bytes)));
+  }
+  return text;
+}
+
+void check_memory(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
+                  int64_t available) {
+  const MemoryEstimate estimate = estimate_memory(config, base, frozen);
+  if (estimate.total() <= available) return;
+  const std::string message =
+      join("the run needs about ", format_bytes(static_cast<double>(estimate.total())), " of memory (",
+           describe(estimate), "), ", format_bytes(static_cast<double>(available)),
+           " are available. Of these settings each alone would need:", advice(config, base, frozen),
+           "\nCombine them, close other programs, or let it try with memory_check=warn");
+  if (config.memory_check != "warn") fail(message);
+  std::fputs(join("warning: ", message, "\n").c_str(), stderr);
+}
+
+}  // namespace qat

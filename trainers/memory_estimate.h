@@ -1,0 +1,38 @@
+// The memory that a run will need, told before it allocates any: what the parts of training hold at the moment at which
+// they hold most together.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "trainers/base_model.h"
+#include "trainers/train_config.h"
+
+namespace qat {
+
+struct MemoryPart {
+  std::string name;
+  int64_t bytes = 0;
+};
+
+struct MemoryEstimate {
+  std::string moment;             // "the backward pass", ...
+  std::vector<MemoryPart> parts;  // those that are there at this moment, none empty
+
+  int64_t total() const;
+};
+
+// For the configuration as it is, "auto" resolved. `frozen`: weights that are not trained.
+MemoryEstimate estimate_memory(const TrainConfig& config, const BaseModel& base,
+                               const std::vector<std::string>& frozen);
+
+// "parameters 1.1 GB, masters 1.1 GB, ..."
+std::string describe(const MemoryEstimate& estimate);
+
+// Throws Error if the estimate is more than the bytes available, saying which settings would need how much; with
+// memory_check = "warn" the same text goes to stderr instead.
+void check_memory(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
+                  int64_t available);
+
+}  // namespace qat

@@ -1,0 +1,37 @@
+#include "trainers/memory_plan.h"
+
+#include "core/error.h"
+#include "core/process_memory.h"
+#include "core/terminal.h"
+
+namespace qat {
+
+namespace {
+
+int64_t resident() {
+  const MemoryUse use = current_memory_use();
+  return static_cast<int64_t>(use.anonymous + use.file_backed);
+}
+
+std::string text_of(int64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
+
+}  // namespace
+
+MemoryPlan::MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen)
+    : estimate_(estimate_memory(config, base, frozen)),
+      taken_(resident()),
+      available_(static_cast<int64_t>(available_memory())) {
+  check_memory(config, base, frozen, available_);
+}
+
+std::string MemoryPlan::summary() const {
+  return join("memory     about ", text_of(predicted()), " of ", text_of(taken_ + available_), " (program and data ",
+              text_of(taken_), ", ", describe(estimate_), ")\n");
+}
+
+std::string MemoryPlan::outcome() const {
+  return join("memory     ", text_of(static_cast<int64_t>(current_memory_use().peak_resident)), " at most, ",
+              text_of(predicted()), " were predicted\n");
+}
+
+}  // namespace qat

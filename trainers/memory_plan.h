@@ -1,0 +1,29 @@
+// The memory estimate of a run beside what the process has, can have, and had in the end.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "trainers/memory_estimate.h"
+
+namespace qat {
+
+class MemoryPlan {
+ public:
+  // To be made when everything is read and nothing of the model allocated. Throws as check_memory().
+  MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen);
+
+  // A line of the run's summary, and one for its end.
+  std::string summary() const;
+  std::string outcome() const;
+
+ private:
+  int64_t predicted() const { return taken_ + estimate_.total(); }
+
+  MemoryEstimate estimate_;
+  int64_t taken_;  // before the model
+  int64_t available_;
+};
+
+}  // namespace qat
