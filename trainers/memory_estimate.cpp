@@ -43,7 +43,11 @@ class Estimator {
         tokens_(config.micro_batch_sequences * std::min(config.sequence_length, model_.max_positions)),
         per_token_(activation_bytes(model_, base.plan(), value_)) {
     for (const WeightSpec& weight : base.table().weights()) {
-      if (std::find(frozen.begin(), frozen.end(), weight.name) == frozen.end()) trained_.push_back(&weight);
+      if (config.trains_adapters()) {
+        if (has_adapter(weight)) adapted_.push_back(&weight);
+      } else if (std::find(frozen.begin(), frozen.end(), weight.name) == frozen.end()) {
+        trained_.push_back(&weight);
+      }
     }
   }
 
@@ -55,6 +59,7 @@ class Estimator {
                           {{"parameters", value_ * elements_of(base_.table())},
                            {"masters", config_.optimizer.masters == "float32" ? kFloat * trained_values() : 0},
                            {"moments", moments_bytes()},
+                           {"adapters", adapter_bytes()},
                            {"fake-quantized weights", quantized_bytes(value_)},
                            {"teacher and reference", other_models()},
                            {"gradients", peak.gradients},
@@ -65,6 +70,19 @@ class Estimator {
   }
 
  private:
+  bool has_adapter(const WeightSpec& weight) const {
+    const auto& roles = config_.lora.roles;
+    return std::find(roles.begin(), roles.end(), role_name(weight.role)) != roles.end();
+  }
+  // The merged weight that the forward pass reads; A and B with gradients and AdamW's state, all in fp32.
+  int64_t adapter_bytes() const {
+    int64_t bytes = 0;
+    for (const WeightSpec* weight : adapted_) {
+      bytes += value_ * weight->elements() + 5 * kFloat * config_.lora.rank * (weight->rows() + weight->columns());
+    }
+    return bytes;
+  }
+
   int64_t trained_values() const {
     return std::accumulate(trained_.begin(), trained_.end(), int64_t{0},
                            [](int64_t sum, const WeightSpec* weight) { return sum + weight->elements(); });
@@ -106,16 +124,14 @@ class Estimator {
   int64_t other_models() const {
     int64_t bytes = 0;
     if (config_.distills()) {
-      bytes += value_ * (config_.teacher.empty() ? elements_of(base_.table())
-                                                 : elements_of(WeightTable(Gemma4Config::load(config_.teacher))));
+      const WeightTable table(config_.teacher.empty() ? model_ : Gemma4Config::load(config_.teacher));
+      bytes += value_ * (config_.distillation.cache.empty() ? elements_of(table) : table.head().elements());
     }
     if (config_.wants_kl() && config_.eval.every_steps > 0) bytes += 2 * head().elements();
     return bytes;
   }
 
-  const WeightSpec& head() const {
-    return *base_.table().find(model_.tied_head ? "embed_tokens.weight" : "lm_head.weight");
-  }
+  const WeightSpec& head() const { return base_.table().head(); }
 
   // Logits of a chunk with what is computed from them.
   int64_t logits_bytes() const {
@@ -184,7 +200,8 @@ class Estimator {
   int64_t value_;  // bytes
   int64_t tokens_;
   ActivationBytes per_token_;
-  std::vector<const WeightSpec*> trained_;
+  std::vector<const WeightSpec*> trained_;  // as a whole
+  std::vector<const WeightSpec*> adapted_;  // by adapters
 };
 
 // Settings that need less, with what they need then.

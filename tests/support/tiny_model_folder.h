@@ -43,12 +43,8 @@ inline Gemma4Config tiny_config_of_kind(const std::string& kind) {
   return Gemma4Config::parse(config, kind);
 }
 
-// `tokenizer` is copied to the folder's tokenizer.json unless empty.
-inline void write_tiny_model(const std::filesystem::path& folder, const std::filesystem::path& tokenizer = {},
-                             uint64_t seed = 1) {
-  std::filesystem::create_directories(folder);
-  write_file(folder / "config.json", kTinyConfig);
-  if (!tokenizer.empty()) std::filesystem::copy_file(tokenizer, folder / "tokenizer.json");
+// Weights for a folder that has a config.json.
+inline void write_random_weights(const std::filesystem::path& folder, uint64_t seed = 1) {
   const WeightTable table(Gemma4Config::load(folder));
   SafetensorsWriter writer(folder / "model.safetensors");
   for (const WeightSpec& weight : table.weights()) writer.declare("model." + weight.name, ElementType::BF16, weight.shape);
@@ -64,6 +60,15 @@ inline void write_tiny_model(const std::filesystem::path& folder, const std::fil
     writer.write(std::as_bytes(std::span(values)));
   }
   writer.commit();
+}
+
+// `tokenizer` is copied to the folder's tokenizer.json unless empty.
+inline void write_tiny_model(const std::filesystem::path& folder, const std::filesystem::path& tokenizer = {},
+                             uint64_t seed = 1) {
+  std::filesystem::create_directories(folder);
+  write_file(folder / "config.json", kTinyConfig);
+  if (!tokenizer.empty()) std::filesystem::copy_file(tokenizer, folder / "tokenizer.json");
+  write_random_weights(folder, seed);
 }
 
 }  // namespace qat::testing

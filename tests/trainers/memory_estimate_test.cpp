@@ -21,6 +21,7 @@
 #include "trainers/activation_memory.h"
 #include "trainers/adamw.h"
 #include "trainers/calibration.h"
+#include "trainers/lora.h"
 #include "trainers/tiny_run.h"
 #include "trainers/trainer.h"
 
@@ -91,13 +92,15 @@ int64_t peak_of_run(const TrainConfig& config) {
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, 1);
   const std::vector<std::string> frozen = frozen_weights(config, base);
-  std::vector<TrainedWeight> trained = select_trained_weights(model, frozen);
+  LoraAdapters lora = attach_lora(config, base, frozen, model);
+  std::vector<TrainedWeight> trained = lora.trained_weights();
+  if (!config.trains_adapters()) trained = select_trained_weights(model, frozen);
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
   if (fake_quant.needs_calibration()) calibrate(model, fake_quant, data.first_rows(2), config.quantization.calibration);
   for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
   const auto optimizer = make_optimizer(std::move(trained), config.optimizer, 1);
-  const auto objective = make_objective(config, model);
-  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer);
+  const auto objective = make_objective(config, base.config(), data);
+  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora);
   trainer.step();
   return counter.peak();
 }
@@ -111,6 +114,7 @@ std::filesystem::path wider_model(const TinyRun& run) {
   config["hidden_size"] = 256;
   config["intermediate_size"] = 768;
   write_file(folder / "config.json", config.dump());
+  testing::write_random_weights(folder);
   return folder;
 }
 
@@ -135,7 +139,8 @@ TEST(MemoryEstimate, IsWhatAStepTakes) {
       {"plan=q4_0", "optimizer.kind=adamw8bit", "optimizer.masters=bfloat16"},
       {"plan=mobile-w4", "kv_cache=plan", "micro_batch_sequences=4", "freeze_tables=no"},
       {"plan=mobile-w4", "kv_cache=plan", "micro_batch_sequences=4", "activation_checkpointing=layers",
-       "optimizer.kind=adafactor", "optimizer.masters=bfloat16"}};
+       "optimizer.kind=adafactor", "optimizer.masters=bfloat16"},
+      {"plan=q4_0", "initialize=pretrained", "lora.rank=8", "micro_batch_sequences=4"}};
   for (const char* dtype : {"dtype=float32", "dtype=bfloat16"}) {
     for (std::vector<std::string> overrides : runs) {
       overrides.insert(overrides.end(), {model, train, dtype, "sequence_length=256"});
