@@ -4,7 +4,7 @@
 Usage: train_each_kind.py GEMMA_QAT [--steps 4] [KIND...]
 
 Weights and cache are quantized (plan q4_0, KV cache q8_0, as GGUF; dense Gemma 4 kinds also by plan mobile-w4, as a mobile folder and
-a .litertlm file). verify compares codes, scales and the matrix that the GEMM read of
+a .litertlm file); some kinds once more with LoRA, whose adapter, merged into the base, must give the masters of the run. verify compares codes, scales and the matrix that the GEMM read of
 every weight, the codes of keys and values, and the witness logits (to 1e-3). The query norms of the models are divided by 8:
 with random norms of about 1, attention is so sharp that even transformers' own two implementations differ by more than that.
 Exit codes: 0 all equal, 1 a difference, 77 skipped (torch or transformers is missing).
@@ -45,16 +45,21 @@ def calm_attention(folder):
         path.write_bytes(data[:8 + size] + values.tobytes())
 
 
-def check(program, folder, data, temporary, steps, plan, cache, formats):
-    run = temporary / f"run-{folder.name}-{plan}"
+# Per-layer embeddings and shared keys in a multimodal wrapper, experts and values that are keys, norms with an offset.
+LORA_KINDS = ("e2b-multimodal", "26b", "gemma3")
+FULL = ["freeze_tables=no"]
+LORA = ["lora.rank=8", "lora.dropout=0.1"]
+
+
+def check(program, folder, data, temporary, steps, plan, cache, formats, trained=FULL):
+    run = temporary / f"run-{folder.name}-{plan}-{'lora' if trained == LORA else 'full'}"
     commands = [
         [program, "train", ROOT / "configs/train/gemma4_e2b_q4_0.json", f"model={folder}", f"out={run}", f"data.train={data}",
          f"plan={plan}", f"kv_cache={cache}", f"steps={steps}", "optimizer.warmup_steps=1", "optimizer.learning_rate=1e-3",
-         "eval.metric=loss", "sequence_length=64", "gradient_accumulation=1", "dtype=float32", "freeze_tables=no",
-         "data.chat_template=gemma4"],
+         "eval.metric=loss", "sequence_length=64", "gradient_accumulation=1", "dtype=float32", "data.chat_template=gemma4", *trained],
     ]
     for form, ending in formats:
-        artifact = temporary / f"{folder.name}-{plan}{ending}"
+        artifact = run / f"model{ending}"
         commands.append([program, "export", run / "checkpoint", "--format", form, "--out", artifact])
         commands.append([program, "verify", artifact, "--checkpoint", run / "checkpoint"])
     for command in commands:
@@ -63,8 +68,19 @@ def check(program, folder, data, temporary, steps, plan, cache, formats):
             print(f"{folder.name}: {command[1]} ended with {done.returncode}\n{done.stdout}{done.stderr}", flush=True)
             return False
         if command[1] == "verify":
-            print(f"{folder.name}, {plan}:", "; ".join(" ".join(line.split()) for line in done.stdout.splitlines()[1:]), flush=True)
-    return True
+            print(f"{folder.name}, {plan}{', LoRA' if trained == LORA else ''}:",
+                  "; ".join(" ".join(line.split()) for line in done.stdout.splitlines()[1:]), flush=True)
+    return trained == FULL or check_merge(program, folder, run)
+
+
+def check_merge(program, folder, run):
+    merged = run / "merged"
+    command = [program, "merge", "--model", folder, "--adapter", run / "adapter", "--out", merged]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    equal = done.returncode == 0 and all(
+        (merged / file.name).read_bytes() == file.read_bytes() for file in (run / "checkpoint").glob("model*.safetensors"))
+    print(f"{folder.name}: merging the adapter gives {'the' if equal else 'OTHER'} masters {done.stderr}", flush=True)
+    return equal
 
 
 def is_dense_gemma4(folder):
@@ -98,6 +114,8 @@ def main():
         equal += [check(arguments.program, folder, data, temporary, arguments.steps, "mobile-w4", "plan",
                         [("mobile-hf", "-mobile"), ("litertlm", ".litertlm")])
                   for folder in folders if is_dense_gemma4(folder)]
+        equal += [check(arguments.program, folder, data, temporary, arguments.steps, "q4_0", "q8_0", [("gguf", ".gguf")], LORA)
+                  for folder in folders if folder.name in LORA_KINDS]
     print(f"{sum(equal)} of {len(equal)} runs equal")
     return 0 if all(equal) else 1
 
