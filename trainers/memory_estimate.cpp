@@ -257,7 +257,7 @@ void check_memory(const TrainConfig& config, const BaseModel& base, const std::v
   const MemoryEstimate estimate = estimate_memory(config, base, frozen);
   if (estimate.total() <= available) return;
   const std::string message =
-      join("the run needs about ", format_bytes(static_cast<double>(estimate.total())), " of memory (",
+      join("the run needs at least ", format_bytes(static_cast<double>(estimate.total())), " of memory (",
            describe(estimate), "), ", format_bytes(static_cast<double>(available)),
            " are available. Of these settings each alone would need:", advice(config, base, frozen),
            "\nCombine them, close other programs, or let it try with memory_check=warn");

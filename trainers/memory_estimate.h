@@ -1,5 +1,6 @@
-// The memory that a run will need, told before it allocates any: what the parts of training hold at the moment at which
-// they hold most together.
+// The memory that a run will need, told before it allocates any: the tensors that the parts of training hold at the
+// moment at which they hold most together. The process needs more: libraries, and what malloc cannot use again (on
+// models of a few megabytes half as much again).
 #pragma once
 
 #include <cstdint>

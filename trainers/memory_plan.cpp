@@ -25,13 +25,13 @@ MemoryPlan::MemoryPlan(const TrainConfig& config, const BaseModel& base, const s
 }
 
 std::string MemoryPlan::summary() const {
-  return join("memory     about ", text_of(predicted()), " of ", text_of(taken_ + available_), " (program and data ",
+  return join("memory     at least ", text_of(predicted()), " of ", text_of(taken_ + available_), " (program and data ",
               text_of(taken_), ", ", describe(estimate_), ")\n");
 }
 
 std::string MemoryPlan::outcome() const {
   return join("memory     ", text_of(static_cast<int64_t>(current_memory_use().peak_resident)), " at most, ",
-              text_of(predicted()), " were predicted\n");
+              text_of(predicted()), " were predicted for tensors alone\n");
 }
 
 }  // namespace qat
