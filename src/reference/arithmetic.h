@@ -1,6 +1,7 @@
 // The operations of a Gemma forward pass whose numbers depend on where it runs. The pass itself is forward.h.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <span>
 
@@ -19,6 +20,11 @@ struct AttentionShape {
   int64_t head_dim = 0;
   int64_t window = 0;          // keys a query sees, itself included; 0 = all before it
   int64_t first_position = 0;  // of the first query row
+
+  // The first position that the query at `position` sees.
+  int64_t first_visible(int64_t position) const {
+    return window == 0 ? 0 : std::max<int64_t>(0, position - window + 1);
+  }
 };
 
 // Static int8 codes of an edge, decoded again; scale 0: as it is.

@@ -42,7 +42,7 @@ struct Visible {
 };
 Visible visible_keys(const AttentionShape& shape, int64_t row) {
   const int64_t query = shape.first_position + row;
-  return {shape.window == 0 ? 0 : std::max<int64_t>(0, query - shape.window + 1), query + 1};
+  return {shape.first_visible(query), query + 1};
 }
 
 // Consecutive positions in consecutive cells of the cache.

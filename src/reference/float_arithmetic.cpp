@@ -130,7 +130,7 @@ class FloatArithmetic final : public Arithmetic {
     const int64_t rows = std::min(kQueryTile, queries.rows() - first_row);
     const int64_t first_query = shape.first_position + first_row;
     const int64_t end = first_query + rows;
-    const int64_t begin = shape.window == 0 ? 0 : std::max<int64_t>(0, first_query - shape.window + 1);
+    const int64_t begin = shape.first_visible(first_query);
     Matrix keys(end - begin, shape.head_dim);
     Matrix values(end - begin, shape.head_dim);
     for (int64_t i = begin; i < end; ++i) {

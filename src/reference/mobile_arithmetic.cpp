@@ -107,7 +107,7 @@ class MobileDeviceArithmetic final : public Arithmetic {
     const int64_t rows = std::min(kQueryTile, queries.rows() - first_row);
     const int64_t first_query = shape.first_position + first_row;
     const int64_t end = first_query + rows;
-    const int64_t begin = first_visible(shape, first_query);
+    const int64_t begin = shape.first_visible(first_query);
     Matrix keys(shape.head_dim, end - begin), values(end - begin, shape.head_dim);
     std::vector<float> key(static_cast<size_t>(shape.head_dim));
     for (int64_t i = begin; i < end; ++i) {
@@ -123,7 +123,7 @@ class MobileDeviceArithmetic final : public Arithmetic {
                                 keys.cols(), scores.data(), scores.cols());
       scores *= cache.scales().key;
       for (int64_t row = 0; row < rows; ++row) {
-        const int64_t seen = first_visible(shape, first_query + row), count = first_query + row + 1 - seen;
+        const int64_t seen = shape.first_visible(first_query + row), count = first_query + row + 1 - seen;
         const std::span<float> visible = row_of(scores, row).subspan(static_cast<size_t>(seen - begin));
         mobile::softmax(visible.first(static_cast<size_t>(count)), seen, context_);
         mobile::multiply_in_order(visible.data(), 0, 1, count, values.data() + (seen - begin) * values.cols(),
@@ -131,10 +131,6 @@ class MobileDeviceArithmetic final : public Arithmetic {
       }
       result.block(first_row, head * shape.head_dim, rows, shape.head_dim) *= cache.scales().value;
     }
-  }
-
-  static int64_t first_visible(const AttentionShape& shape, int64_t query) {
-    return shape.window == 0 ? 0 : std::max<int64_t>(0, query - shape.window + 1);
   }
 
   ThreadPool& pool_;
