@@ -28,6 +28,20 @@ void FakeQuantSet::changed() {
   for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
 }
 
+void FakeQuantSet::learned_weights_changed() {
+  const auto learns = [this](const std::string& weight) {
+    const Projection& projection = model->projection(weight);
+    return projection.weight.requires_grad() || projection.weight_delta != nullptr;
+  };
+  for (const auto& quantizer : weights) {
+    if (learns(quantizer->name())) quantizer->master_changed();
+  }
+  for (const auto& quantizer : row_weights) {
+    if (learns(quantizer->name()) || quantizer->scale().log_change().requires_grad()) quantizer->changed();
+  }
+  for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
+}
+
 void FakeQuantSet::check_all_fired() const {
   std::string silent;
   const auto check = [&](const auto& quantizer, bool enabled) {

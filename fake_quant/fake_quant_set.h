@@ -79,8 +79,10 @@ class FakeQuantSet {
   // Off means that the model computes with its masters and whole activations.
   void enable(QuantizedParts parts);
   QuantizedParts enabled() const { return enabled_; }
-  // To call after masters or scales changed (an optimizer step): cached forward values are dropped.
+  // To call after masters or scales changed: cached forward values are dropped.
   void changed();
+  // The same after an optimizer step, which moves only what learns: frozen weights keep their values.
+  void learned_weights_changed();
   // Throws Error naming every enabled quantizer that was never used in a forward pass.
   void check_all_fired() const;
 

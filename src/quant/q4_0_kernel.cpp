@@ -19,9 +19,8 @@ constexpr size_t kHalf = kBlockValues / 2;
 // Blocks whose scales are found together, so that their divisions overlap.
 constexpr size_t kBatch = 16;
 
-// The value of largest magnitude, the first one on ties.
-template <class Value>
-HWY_INLINE float block_extremum(const Value* values) {
+// The value of largest magnitude, the first one on ties; +0 for a block of zeros.
+HWY_INLINE float block_extremum(const float* values) {
   const Floats tag;
   FloatVector largest = load_values(values);
   FloatVector smallest = largest;
@@ -34,26 +33,72 @@ HWY_INLINE float block_extremum(const Value* values) {
   const FloatVector bottom = hn::MinOfLanes(tag, smallest);
   if (HWY_UNLIKELY(hn::GetLane(top) == -hn::GetLane(bottom))) {
     // Both signs reach the magnitude (or all is zero): the scalar rule knows which comes first.
-    float block[kBlockValues];
-    widen_block(values, block);
-    return grid::q4_0_scale(scalar::Block(block)) * -8.0f;
+    return grid::q4_0_scale(scalar::Block(values, kBlockValues)) * -8.0f;
   }
   // A blend, since a branch on the sign of an extremum is a coin toss.
   return hn::GetLane(hn::IfThenElse(hn::Gt(top, hn::Neg(bottom)), top, bottom));
 }
 
+// The same on the bits: magnitudes of BF16 numbers order as integers.
+HWY_INLINE float block_extremum(const BFloat16* values) {
+  const hn::CappedTag<uint16_t, kBlockValues> tag;
+  const auto magnitudes = [&](size_t i) {
+    return hn::And(hn::LoadU(tag, &values[i].bits), hn::Set(tag, uint16_t{0x7fff}));
+  };
+  auto largest = magnitudes(0);
+  for (size_t i = hn::Lanes(tag); i < kBlockValues; i += hn::Lanes(tag)) largest = hn::Max(largest, magnitudes(i));
+  const uint16_t magnitude = hn::GetLane(hn::MaxOfLanes(tag, largest));
+  if (HWY_UNLIKELY(magnitude == 0)) return 0.0f;
+  size_t i = 0;
+  auto found = hn::Eq(magnitudes(0), hn::Set(tag, magnitude));
+  while (hn::AllFalse(tag, found)) {
+    i += hn::Lanes(tag);
+    found = hn::Eq(magnitudes(i), hn::Set(tag, magnitude));
+  }
+  return to_float(values[i + hn::FindKnownFirstTrue(tag, found)]);
+}
+
 // The scales of up to kBatch blocks.
 struct BatchScales {
   HWY_ALIGN float inverse[kBatch];
-  Float16 stored[kBatch];
+  HWY_ALIGN Float16 stored[kBatch];
+  HWY_ALIGN float decoded[kBatch];  // of `stored`
 };
+
+// kBatch numbers each way, to nearest even. Without instructions for fp16 Highway's substitutes round otherwise.
+HWY_INLINE void to_float16_batch(const float* values, Float16* halves) {
+#if HWY_TARGET <= HWY_AVX2
+  const Floats tag;
+  const hn::Rebind<hwy::float16_t, Floats> half;
+  for (size_t i = 0; i < kBatch; i += hn::Lanes(tag)) {
+    const auto bits = hn::BitCast(HalfWords(), hn::DemoteTo(half, hn::Load(tag, values + i)));
+    hn::StoreU(bits, HalfWords(), &halves[i].bits);
+  }
+#else
+  for (size_t i = 0; i < kBatch; ++i) halves[i] = to_float16(values[i]);
+#endif
+}
+
+HWY_INLINE void to_float_batch(const Float16* halves, float* values) {
+#if HWY_TARGET <= HWY_AVX2
+  const Floats tag;
+  const hn::Rebind<hwy::float16_t, Floats> half;
+  for (size_t i = 0; i < kBatch; i += hn::Lanes(tag)) {
+    const auto bits = hn::LoadU(HalfWords(), &halves[i].bits);
+    hn::Store(hn::PromoteTo(tag, hn::BitCast(half, bits)), tag, values + i);
+  }
+#else
+  for (size_t i = 0; i < kBatch; ++i) values[i] = to_float(halves[i]);
+#endif
+}
 
 template <class Value>
 HWY_INLINE void find_scales(const Value* values, size_t blocks, const Float16* stored_scales, BatchScales& scales) {
   if (stored_scales != nullptr) {
     for (size_t block = 0; block < blocks; ++block) {
       scales.stored[block] = stored_scales[block];
-      scales.inverse[block] = grid::inverse_scale(to_float(stored_scales[block]));
+      scales.decoded[block] = to_float(stored_scales[block]);
+      scales.inverse[block] = grid::inverse_scale(scales.decoded[block]);
     }
     return;
   }
@@ -65,7 +110,8 @@ HWY_INLINE void find_scales(const Value* values, size_t blocks, const Float16* s
     const FloatVector inverse = hn::Div(hn::Set(tag, 1.0f), scale);
     hn::Store(hn::IfThenZeroElse(hn::Eq(scale, hn::Zero(tag)), inverse), tag, scales.inverse + i);
   }
-  for (size_t block = 0; block < blocks; ++block) scales.stored[block] = to_float16(rule[block]);
+  to_float16_batch(rule, scales.stored);
+  to_float_batch(scales.stored, scales.decoded);
 }
 
 // Codes 0..15 as floats.
@@ -116,10 +162,10 @@ HWY_INLINE void encode_blocks(const Value* values, size_t blocks, const Float16*
 }
 
 template <class Result>
-HWY_INLINE void fake_quantize_values(const BFloat16* master, float inverse_scale, Float16 stored, Result* result) {
+HWY_INLINE void fake_quantize_values(const BFloat16* master, float inverse_scale, float scale, Result* result) {
   const Floats tag;
   const FloatVector inverse = hn::Set(tag, inverse_scale);
-  const FloatVector step = hn::Set(tag, to_float(stored));
+  const FloatVector step = hn::Set(tag, scale);
   for (size_t i = 0; i < kBlockValues; i += hn::Lanes(tag)) {
     const FloatVector code = codes_of(load_values(master + i), inverse);
     store_bfloat16(hn::Mul(step, hn::Sub(code, hn::Set(tag, 8.0f))), result + i);
@@ -144,7 +190,7 @@ HWY_INLINE void fake_quantize_blocks(const BFloat16* master, size_t blocks, cons
         narrow_block(quantized, result);
         continue;
       }
-      fake_quantize_values(master, scales.inverse[i], scales.stored[i], result);
+      fake_quantize_values(master, scales.inverse[i], scales.decoded[i], result);
     }
   }
 }

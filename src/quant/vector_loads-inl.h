@@ -46,8 +46,7 @@ HWY_INLINE void store_bfloat16(FloatVector value, float* values) {
 }
 
 HWY_INLINE void store_bfloat16(FloatVector value, BFloat16* values) {
-  const auto bits = hn::BitCast(Integers(), bfloat16_bits(value));
-  hn::StoreU(hn::DemoteTo(HalfWords(), bits), HalfWords(), &values->bits);
+  hn::StoreU(hn::TruncateTo(HalfWords(), bfloat16_bits(value)), HalfWords(), &values->bits);
 }
 
 // The block as floats, for the scalar rules.
