@@ -1,5 +1,6 @@
 #include "trainers/adamw.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
@@ -24,6 +25,18 @@ void set_rounded(at::Tensor parameter, const at::Tensor& master) {
     parameter.copy_(master.to(at::kBFloat16));
   }
 }
+
+// Of a weight as a whole or of a part.
+void set_parameter(const TrainedWeight& weight, at::Tensor parameter, const at::Tensor& master) {
+  if (weight.stays_float()) {
+    parameter.copy_(master);
+  } else {
+    set_rounded(parameter, master);
+  }
+}
+
+// Values that one thread moves at a time, so that all that belongs to them stays in its cache.
+constexpr int64_t kPiece = int64_t{1} << 18;
 
 }  // namespace
 
@@ -59,10 +72,11 @@ void GradientSum::collect() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor& gradient = parameters_[i].mutable_grad();
     if (!gradient.defined() || gradient.scalar_type() == at::kFloat) continue;
-    if (sums_[i].defined()) {
-      sums_[i].add_(gradient);
+    if (!sums_[i].defined()) {
+      sums_[i] = gradient;
     } else {
-      sums_[i] = gradient.to(at::kFloat);
+      if (sums_[i].scalar_type() != at::kFloat) sums_[i] = sums_[i].to(at::kFloat);
+      sums_[i].add_(gradient);
     }
     gradient.reset();
   }
@@ -73,17 +87,21 @@ const std::vector<at::Tensor>& GradientSum::sums() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor& gradient = parameters_[i].mutable_grad();
     if (gradient.defined()) sums_[i] = gradient;
-    if (!sums_[i].defined()) sums_[i] = at::zeros_like(parameters_[i], at::kFloat);
+    if (!sums_[i].defined()) sums_[i] = at::zeros_like(parameters_[i]);
     sums_[i] = sums_[i].contiguous();
   }
   complete_ = true;
   return sums_;
 }
 
-double GradientSum::norm() {
+double sum_of_squares(const at::Tensor& gradient) {
   const at::NoGradGuard no_grad;
+  return std::pow(at::linalg_vector_norm(gradient, 2, std::nullopt, /*keepdim=*/false, at::kFloat).item<double>(), 2);
+}
+
+double GradientSum::norm() {
   double squares = 0;
-  for (const at::Tensor& sum : sums()) squares += std::pow(at::linalg_vector_norm(sum).item<double>(), 2);
+  for (const at::Tensor& sum : sums()) squares += sum_of_squares(sum);
   return std::sqrt(squares);
 }
 
@@ -103,34 +121,30 @@ AdamW::AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options)
   }
 }
 
-void AdamW::step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
-                 double scale_learning_rate) {
-  QAT_CHECK(gradients.size() == weights_.size());
+void AdamW::update_weight(size_t index, const at::Tensor& gradient) {
   const at::NoGradGuard no_grad;
-  ++steps_done_;
+  const TrainedWeight& weight = weights_[index];
   const at::Tensor steps = at::full({}, static_cast<double>(steps_done_), at::kFloat);
-  const at::Tensor scale = at::full({}, divisor, at::kFloat);
-  struct Group {
-    bool is_scale, decays;
-    double learning_rate;
-  };
-  for (const Group& wanted : {Group{false, false, learning_rate}, Group{false, true, learning_rate},
-                              Group{true, false, scale_learning_rate}}) {
-    std::vector<at::Tensor> masters, group, first, second;
-    for (size_t i = 0; i < weights_.size(); ++i) {
-      if (weights_[i].decays != wanted.decays || weights_[i].is_scale != wanted.is_scale) continue;
-      masters.push_back(state_.masters[i]);
-      group.push_back(gradients[i]);
-      first.push_back(state_.first_moments[i]);
-      second.push_back(state_.second_moments[i]);
+  const at::Tensor divisor = at::full({}, rule_.divisor, at::kFloat);
+  const double rate = weight.is_scale ? rule_.scale_learning_rate : rule_.learning_rate;
+  const double decay = weight.decays ? options_.weight_decay : 0.0;
+  const auto flat = [](const at::Tensor& tensor) { return tensor.detach().view({-1}); };
+  const at::Tensor parameters = flat(weight.parameter), gradients = flat(gradient),
+                   masters = flat(state_.masters[index]);
+  const at::Tensor first = flat(state_.first_moments[index]), second = flat(state_.second_moments[index]);
+  const int64_t pieces = (masters.numel() + kPiece - 1) / kPiece;
+  at::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad_here;
+    for (int64_t from = begin * kPiece; from < std::min(end * kPiece, masters.numel()); from += kPiece) {
+      const auto piece = [&](const at::Tensor& all) {
+        return all.narrow(0, from, std::min(kPiece, all.numel() - from));
+      };
+      at::_fused_adamw_({piece(masters)}, {piece(gradients).to(at::kFloat)}, {piece(first)}, {piece(second)}, {},
+                        {steps}, rate, options_.beta1, options_.beta2, decay, options_.epsilon, /*amsgrad=*/false,
+                        /*maximize=*/false, divisor);
+      set_parameter(weight, piece(parameters), piece(masters));
     }
-    if (masters.empty()) continue;
-    const std::vector<at::Tensor> step_counts(masters.size(), steps);
-    at::_fused_adamw_(masters, group, first, second, {}, step_counts, wanted.learning_rate, options_.beta1,
-                      options_.beta2, wanted.decays ? options_.weight_decay : 0.0, options_.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false, scale);
-  }
-  write_parameters();
+  });
 }
 
 std::vector<StateArray> AdamW::state_arrays() const {
@@ -144,20 +158,9 @@ std::vector<StateArray> AdamW::state_arrays() const {
 }
 
 void AdamW::restored(int64_t steps_done) {
-  steps_done_ = steps_done;
-  write_parameters();
-}
-
-void AdamW::write_parameters() {
   const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    at::Tensor parameter = weights_[i].parameter;
-    if (weights_[i].stays_float()) {
-      parameter.copy_(state_.masters[i]);
-    } else {
-      set_rounded(parameter, state_.masters[i]);
-    }
-  }
+  steps_done_ = steps_done;
+  for (size_t i = 0; i < weights_.size(); ++i) set_parameter(weights_[i], weights_[i].parameter, state_.masters[i]);
 }
 
 }  // namespace qat

@@ -20,17 +20,17 @@ std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std:
 // The scales of a set of quantizers, with requires_grad set; not those of the rows of `frozen` weights.
 std::vector<TrainedWeight> select_trained_scales(FakeQuantSet& fake_quant, const std::vector<std::string>& frozen);
 
-// FP32 sums of the gradients of one optimizer step.
+// Sums of the gradients of one optimizer step.
 class GradientSum {
  public:
   explicit GradientSum(const std::vector<TrainedWeight>& weights);
 
-  // To call after each backward pass. BF16 gradients are added to the sums and dropped; float gradients are left to
-  // autograd, which adds them in place.
+  // To call after each backward pass. BF16 gradients are taken as they are, from the second pass on they are added in
+  // fp32; float gradients are left to autograd, which adds them in place.
   void collect();
-  // The sums of all passes, one per weight; zeros where no gradient arrived. Valid until clear().
+  // The sums of all passes, one per weight, fp32 or BF16; zeros where no gradient arrived. Valid until clear().
   const std::vector<at::Tensor>& sums();
-  // Global L2 norm of sums(): fp32 per weight, double over weights.
+  // Global L2 norm of sums().
   double norm();
   void clear();
 
@@ -40,6 +40,9 @@ class GradientSum {
   bool complete_ = false;
 };
 
+// Sum of the squares of a gradient: the root in fp32, squared in double.
+double sum_of_squares(const at::Tensor& gradient);
+
 class AdamW final : public Optimizer {
  public:
   AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options);
@@ -47,8 +50,7 @@ class AdamW final : public Optimizer {
   //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
   //   master = master (1 - rate decay) - rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon)
   // Then parameters = bf16(masters); those of scales and adapters = masters.
-  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
-            double scale_learning_rate) override;
+  void update_weight(size_t index, const at::Tensor& gradient) override;
 
   // One FP32 tensor per weight.
   struct State {
@@ -61,8 +63,6 @@ class AdamW final : public Optimizer {
   void restored(int64_t steps_done) override;
 
  private:
-  void write_parameters();
-
   OptimizerConfig options_;
   State state_;
 };

@@ -124,6 +124,10 @@ void check_optimizer(const OptimizerConfig& optimizer, int64_t steps, Checker& c
 }
 
 void check_sizes(const TrainConfig& config, Checker& check) {
+  if (config.optimizer.step_in_backward && config.gradient_accumulation != 1) {
+    check.add("optimizer.step_in_backward: needs gradient_accumulation = 1, found ", config.gradient_accumulation,
+              ": gradients of several passes must be kept to be added");
+  }
   check.at_least<int64_t>("sequence_length", config.sequence_length, 2);
   check.at_least<int64_t>("micro_batch_sequences", config.micro_batch_sequences, 1);
   check.at_least<int64_t>("gradient_accumulation", config.gradient_accumulation, 1);

@@ -74,24 +74,32 @@ LeanOptimizer::LeanOptimizer(std::vector<TrainedWeight> weights, const Optimizer
       exact_(indices(weights_, /*that_stay_float=*/true)),
       moments_(make_moments(pick(weights_, lean_), options)),
       floats_(pick(weights_, exact_), options) {
+  place_.resize(weights_.size());
+  for (const std::vector<size_t>& group : {lean_, exact_}) {
+    for (size_t i = 0; i < group.size(); ++i) place_[group[i]] = i;
+  }
   if (options_.masters == "bfloat16") return;
   for (const size_t index : lean_) {
     masters_.push_back(weights_[index].parameter.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true));
   }
 }
 
-void LeanOptimizer::step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
-                         double scale_learning_rate) {
-  QAT_CHECK(gradients.size() == weights_.size());
+void LeanOptimizer::start_update(const UpdateRule& rule) {
+  Optimizer::start_update(rule);
+  floats_.start_update(rule);
+}
+
+void LeanOptimizer::update_weight(size_t index, const at::Tensor& gradient) {
   const at::NoGradGuard no_grad;
-  ++steps_done_;
-  floats_.step(pick(gradients, exact_), divisor, learning_rate, scale_learning_rate);
-  for (size_t i = 0; i < lean_.size(); ++i) {
-    at::Tensor gradient = gradients[lean_[i]];
-    const ElementRandom random(seed_, steps_done_, weights_[lean_[i]].name);
-    moments_->turn_into_direction(i, gradient.div_(divisor), steps_done_, random);
-    move(i, gradient, learning_rate, random);
+  const size_t place = place_[index];
+  if (weights_[index].stays_float()) {
+    floats_.update_weight(place, gradient);
+    return;
   }
+  const ElementRandom random(seed_, steps_done_, weights_[index].name);
+  at::Tensor direction = gradient.to(at::kFloat).div_(rule_.divisor);
+  moments_->turn_into_direction(place, direction, steps_done_, random);
+  move(place, direction, rule_.learning_rate, random);
 }
 
 void LeanOptimizer::move(size_t index, const at::Tensor& direction, double rate, const ElementRandom& random) {

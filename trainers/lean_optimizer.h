@@ -14,8 +14,8 @@ class LeanOptimizer final : public Optimizer {
   LeanOptimizer(std::vector<TrainedWeight> weights, const OptimizerConfig& options, uint64_t seed);
 
   //   master = master (1 - rate decay) - rate direction (Moments)
-  void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
-            double scale_learning_rate) override;
+  void start_update(const UpdateRule& rule) override;
+  void update_weight(size_t index, const at::Tensor& gradient) override;
   std::vector<StateArray> state_arrays() const override;
   void restored(int64_t steps_done) override;
 
@@ -25,6 +25,7 @@ class LeanOptimizer final : public Optimizer {
   OptimizerConfig options_;
   uint64_t seed_;
   std::vector<size_t> lean_, exact_;  // indices of rounded weights, and of scales and adapters
+  std::vector<size_t> place_;         // of each weight in one of the two
   std::unique_ptr<Moments> moments_;  // of weights
   std::vector<at::Tensor> masters_;   // of weights; empty where parameters are the masters
   AdamW floats_;

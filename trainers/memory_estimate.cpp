@@ -166,9 +166,12 @@ class Estimator {
   void add_step(std::vector<Moment>& moments) const {
     const bool recomputed = config_.activation_checkpointing == "layers";
     const bool adds_up = config_.gradient_accumulation > 1;
-    // FP32 gradients are added in place where there are some; BF16 ones are added to fp32 sums after the pass.
-    const int64_t held = adds_up ? kFloat * trained_values() : 0;
-    const int64_t growth = adds_up && value_ == kFloat ? 0 : value_;
+    const bool in_backward = config_.optimizer.step_in_backward;
+    // FP32 gradients are added in place where there are some; of BF16 ones the first stay as they are, later ones are
+    // added to fp32 sums after the pass.
+    const int64_t held_value = config_.gradient_accumulation > 2 ? kFloat : value_;
+    const int64_t held = adds_up ? held_value * trained_values() : 0;
+    const int64_t growth = in_backward || (adds_up && value_ == kFloat) ? 0 : value_;
     int64_t activations = tokens_ * per_token_.kept(recomputed);
     const int64_t head_values = is_trained(head().name) ? head().elements() : 0;
     const int64_t states = tokens_ * model_.hidden_size * (2 * kFloat + value_);
@@ -188,10 +191,17 @@ class Estimator {
     int64_t lookups = 0;
     for (const WeightSpec* weight : trained_) lookups += is_table(weight->role) ? value_ * weight->elements() : 0;
     moments.push_back({"the backward pass", held + grown + lookups, activations, 0});
-    if (value_ == 2)
-      moments.push_back(
-          {"adding gradients", kFloat * trained_values() + (adds_up ? 2 * trained_values() : 2 * head_values)});
-    moments.push_back({"the update", kFloat * trained_values()});
+    if (value_ == 2 && adds_up) moments.push_back({"adding gradients", (held_value + 2) * trained_values()});
+    // A weight's gradient in fp32 beside those that wait; plain AdamW takes it in small pieces.
+    const bool in_pieces = config_.optimizer.kind == "adamw" && config_.optimizer.masters == "float32";
+    const int64_t waiting = in_backward ? 0 : (adds_up ? kFloat : value_) * trained_values();
+    moments.push_back({"the update", waiting, 0, value_ == kFloat || in_pieces ? 0 : kFloat * largest_trained()});
+  }
+
+  int64_t largest_trained() const {
+    int64_t largest = 0;
+    for (const WeightSpec* weight : trained_) largest = std::max(largest, weight->elements());
+    return largest;
   }
 
   const TrainConfig& config_;
@@ -224,6 +234,12 @@ std::string advice(const TrainConfig& config, const BaseModel& base, const std::
   }
   if (config.optimizer.masters == "float32") {
     add("optimizer.masters=bfloat16", [](TrainConfig& c) { c.optimizer.masters = "bfloat16"; });
+  }
+  if (!config.optimizer.step_in_backward) {
+    add("optimizer.step_in_backward=true (with gradient_accumulation=1)", [](TrainConfig& c) {
+      c.optimizer.step_in_backward = true;
+      c.gradient_accumulation = 1;
+    });
   }
   if (config.micro_batch_sequences > 1) {
     add("micro_batch_sequences=1", [](TrainConfig& c) { c.micro_batch_sequences = 1; });

@@ -1,9 +1,21 @@
 #include "trainers/optimizer.h"
 
+#include "core/error.h"
 #include "trainers/adamw.h"
 #include "trainers/lean_optimizer.h"
 
 namespace qat {
+
+void Optimizer::step(const std::vector<at::Tensor>& gradients, const UpdateRule& rule) {
+  QAT_CHECK(gradients.size() == weights_.size());
+  start_update(rule);
+  for (size_t i = 0; i < gradients.size(); ++i) update_weight(i, gradients[i]);
+}
+
+void Optimizer::start_update(const UpdateRule& rule) {
+  ++steps_done_;
+  rule_ = rule;
+}
 
 int64_t Optimizer::trained_values() const {
   int64_t count = 0;

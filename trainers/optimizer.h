@@ -14,11 +14,11 @@ namespace qat {
 
 // A weight that learns.
 struct TrainedWeight {
-  std::string name;           // WeightTable's, or that of a scale or of a matrix of an adapter
-  at::Tensor parameter;       // a leaf, BF16 or float, requires_grad set
-  bool decays = false;        // weight decay applies: matrices and tables only
-  bool is_scale = false;      // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
-  bool is_adapter = false;    // an fp32 number that is not rounded; the merged weight is
+  std::string name;         // WeightTable's, or that of a scale or of a matrix of an adapter
+  at::Tensor parameter;     // a leaf, BF16 or float, requires_grad set
+  bool decays = false;      // weight decay applies: matrices and tables only
+  bool is_scale = false;    // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
+  bool is_adapter = false;  // an fp32 number that is not rounded; the merged weight is
 
   bool stays_float() const { return is_scale || is_adapter; }
 };
@@ -29,6 +29,13 @@ struct StateArray {
   at::Tensor values;
 };
 
+// What an update needs besides gradients.
+struct UpdateRule {
+  double divisor = 1;  // gradients are sums over this many tokens, times the clipping
+  double learning_rate = 0;
+  double scale_learning_rate = 0;  // of scales
+};
+
 class Optimizer {
  public:
   explicit Optimizer(std::vector<TrainedWeight> weights) : weights_(std::move(weights)) {}
@@ -36,10 +43,12 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  // One update with gradients / divisor, fp32, one per weight, which are overwritten. Parameters of weights are BF16
-  // numbers afterwards; scales have a rate of their own; scales and adapters stay fp32.
-  virtual void step(const std::vector<at::Tensor>& gradients, double divisor, double learning_rate,
-                    double scale_learning_rate) = 0;
+  // One update of all weights: start_update(), then update_weight() of each once, in any order. Parameters of weights
+  // are BF16 numbers afterwards; scales and adapters stay fp32.
+  void step(const std::vector<at::Tensor>& gradients, const UpdateRule& rule);
+  virtual void start_update(const UpdateRule& rule);
+  // `gradient`: fp32 or BF16, in the parameter's shape, contiguous; may be overwritten.
+  virtual void update_weight(size_t index, const at::Tensor& gradient) = 0;
   // Everything that the next step depends on besides the number of steps done.
   virtual std::vector<StateArray> state_arrays() const = 0;
   // To call after state_arrays() were filled from a file: parameters follow.
@@ -53,7 +62,8 @@ class Optimizer {
 
  protected:
   std::vector<TrainedWeight> weights_;
-  int64_t steps_done_ = 0;
+  int64_t steps_done_ = 0;  // the update under way included
+  UpdateRule rule_;
 };
 
 // The optimizer that optimizer.kind and optimizer.masters name. `seed` is that of stochastic rounding.

@@ -113,7 +113,7 @@ TensorboardLog::TensorboardLog(const RunFolder& folder, const TrainState& state)
     : train_(event_file(folder, "train"), state.step), eval_(event_file(folder, "eval"), state.evaluated_step) {}
 
 void TensorboardLog::step(const StepReport& report, double tokens_per_second) {
-  train_.append(report.step, {{"loss", report.loss},
+  train_.append(report.step, {{"loss", report.loss()},
                               {"learning_rate", report.learning_rate},
                               {"gradient_norm", report.gradient_norm},
                               {"tokens_per_second", tokens_per_second}});

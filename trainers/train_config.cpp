@@ -32,6 +32,9 @@ void OptimizerConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("warmup_steps", warmup_steps, "steps of linear warm-up");
   visitor.field("final_ratio", final_ratio, "rate at the last step, as a part of learning_rate (cosine)");
   visitor.field("clip_norm", clip_norm, "largest global gradient norm; 0: no clipping");
+  visitor.field("step_in_backward", step_in_backward,
+                "a weight moves as soon as its gradient is complete, which is then gone; less memory, same bits; a "
+                "second forward and backward pass finds the norm first, unless clip_norm is 0");
 }
 
 void CalibrationConfig::visit_fields(FieldVisitor& visitor) {
@@ -181,6 +184,7 @@ std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, co
   static constexpr std::array kFree{"/out",
                                     "/about",
                                     "/activation_checkpointing",
+                                    "/optimizer/step_in_backward",
                                     "/memory_check",
                                     "/steps",
                                     "/threads",

@@ -36,6 +36,7 @@ struct OptimizerConfig {
   int64_t warmup_steps = 10;
   double final_ratio = 0.1;
   double clip_norm = 1;
+  bool step_in_backward = false;
 
   void visit_fields(FieldVisitor& visitor);
 };
@@ -155,7 +156,7 @@ struct TrainConfig {
 };
 
 // The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
-// Free to change are out, about, activation_checkpointing, memory_check, steps, threads, tensorboard,
+// Free to change are out, about, activation_checkpointing, optimizer.step_in_backward, memory_check, steps, threads, tensorboard,
 // checkpoint.every_steps, keep_last and keep_best: they do not change what a step computes (threads may, in the last
 // bits; more steps stretch the rest of the learning-rate schedule).
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);

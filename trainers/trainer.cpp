@@ -1,6 +1,7 @@
 #include "trainers/trainer.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 #include "trainers/schedule.h"
@@ -16,7 +17,9 @@ Trainer::Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fa
       data_(data),
       optimizer_(optimizer),
       lora_(lora),
-      gradients_(optimizer.weights()) {}
+      gradients_(optimizer.weights()) {
+  if (config.optimizer.step_in_backward) tap_.emplace(optimizer.weights());
+}
 
 StepReport Trainer::step() {
   StepReport report;
@@ -25,46 +28,78 @@ StepReport Trainer::step() {
   report.learning_rate = learning_rate_at(config_.optimizer, done, config_.steps);
   const QuantizedParts parts = quantized_parts_at(config_.quantization, done);
   fake_quant_.enable(parts);
-  if (lora_.drop_components(done)) fake_quant_.changed();
+  if (lora_.drop_components(done)) fake_quant_.learned_weights_changed();
 
-  gradients_.clear();
-  accumulate(report);
-  check_finite("loss", report.loss, report.step);
-  const auto tokens = static_cast<double>(report.trained_tokens);
-  report.gradient_norm = gradients_.norm() / tokens;
-  check_finite("gradient norm", report.gradient_norm, report.step);
-
-  const double clip_norm = config_.optimizer.clip_norm;
-  const double clipping = clip_norm > 0 && report.gradient_norm > clip_norm ? report.gradient_norm / clip_norm : 1;
-  optimizer_.step(gradients_.sums(), tokens * clipping, report.learning_rate,
-                  scale_learning_rate_at(config_, done));
-  gradients_.clear();
+  if (tap_) {
+    update_in_backward(report);
+  } else {
+    update_after_backward(report);
+  }
   lora_.changed();
-  fake_quant_.changed();
+  fake_quant_.learned_weights_changed();
 
   if (parts != checked_parts_) fake_quant_.check_all_fired();
   checked_parts_ = parts;
   return report;
 }
 
-void Trainer::accumulate(StepReport& report) {
-  double loss_sum = 0;
+void Trainer::update_after_backward(StepReport& report) {
+  gradients_.clear();
   for (int64_t pass = 0; pass < config_.gradient_accumulation; ++pass) {
-    const TrainingBatch batch = data_.next();
-    const at::Tensor hidden = model_.hidden_states(batch.input);
-    const at::Tensor loss = objective_.loss_sum(model_, hidden, batch);
-    loss.backward();
+    loss_sum(data_.next(), report).backward();
     gradients_.collect();
-    loss_sum += loss.item<double>();
-    report.tokens += batch.tokens();
-    report.trained_tokens += batch.trained_tokens;
   }
-  report.loss = loss_sum / static_cast<double>(report.trained_tokens);
+  check_finite("loss", report.loss(), report.step);
+  report.gradient_norm = gradients_.norm() / static_cast<double>(report.trained_tokens);
+  check_finite("gradient norm", report.gradient_norm, report.step);
+  optimizer_.step(gradients_.sums(), rule(report));
+  gradients_.clear();
 }
 
-void Trainer::check_finite(const char* what, double value, int64_t step) const {
+void Trainer::update_in_backward(StepReport& report) {
+  const TrainingBatch batch = data_.next();
+  at::Tensor loss = loss_sum(batch, report);
+  check_finite("loss", report.loss(), report.step);
+  std::vector<double> squares(optimizer_.weights().size());
+  const auto norm = [&] {
+    return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0)) / static_cast<double>(report.trained_tokens);
+  };
+  const auto measure = [&](size_t index, const at::Tensor& gradient) {
+    squares[index] = sum_of_squares(gradient);
+    check_finite("gradient of " + optimizer_.weights()[index].name, squares[index], report.step);
+  };
+  if (config_.optimizer.clip_norm > 0) {
+    tap_->backward(loss, measure);
+    report.gradient_norm = norm();
+    StepReport again;
+    loss = loss_sum(batch, again);
+  }
+  optimizer_.start_update(rule(report));
+  tap_->backward(loss, [&](size_t index, const at::Tensor& gradient) {
+    measure(index, gradient);
+    optimizer_.update_weight(index, gradient);
+  });
+  report.gradient_norm = norm();
+}
+
+at::Tensor Trainer::loss_sum(const TrainingBatch& batch, StepReport& report) const {
+  const at::Tensor loss = objective_.loss_sum(model_, model_.hidden_states(batch.input), batch);
+  report.tokens += batch.tokens();
+  report.trained_tokens += batch.trained_tokens;
+  report.loss_sum += loss.item<double>();
+  return loss;
+}
+
+UpdateRule Trainer::rule(const StepReport& report) const {
+  const double clip_norm = config_.optimizer.clip_norm;
+  const double clipping = clip_norm > 0 && report.gradient_norm > clip_norm ? report.gradient_norm / clip_norm : 1;
+  return {static_cast<double>(report.trained_tokens) * clipping, report.learning_rate,
+          scale_learning_rate_at(config_, report.step - 1)};
+}
+
+void Trainer::check_finite(const std::string& what, double value, int64_t step) const {
   if (std::isfinite(value)) return;
-  fail("step ", step, ": the ", what, " is not finite (", value, "); the weights were not updated. Lower ",
+  fail("step ", step, ": the ", what, " is not finite (", value, "); nothing of this step was saved. Lower ",
        "optimizer.learning_rate (now ", config_.optimizer.learning_rate, "), or look at the data near epoch ",
        data_.position().epoch, ", row ", data_.position().row);
 }

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "fake_quant/fake_quant_set.h"
 #include "model/gemma4_model.h"
 #include "trainers/adamw.h"
+#include "trainers/backward_tap.h"
 #include "trainers/lora.h"
 #include "trainers/objective.h"
 #include "trainers/train_config.h"
@@ -15,11 +18,14 @@ namespace qat {
 
 struct StepReport {
   int64_t step = 0;  // optimizer steps done, this one included
-  double loss = 0;   // mean over the trained tokens
+  double loss_sum = 0;
   double learning_rate = 0;
   double gradient_norm = 0;  // of the mean loss, before clipping
   int64_t tokens = 0;
   int64_t trained_tokens = 0;
+
+  // Mean over the trained tokens.
+  double loss() const { return loss_sum / static_cast<double>(trained_tokens); }
 };
 
 class Trainer {
@@ -28,13 +34,20 @@ class Trainer {
   Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fake_quant, const Objective& objective,
           TrainingData& data, Optimizer& optimizer, LoraAdapters& lora);
 
-  // Accumulates gradients over gradient_accumulation batches and updates the weights. Throws Error before the update if
-  // the loss or the gradient norm is not finite, and after the first quantized step if a quantizer was never used.
+  // Takes the gradients of gradient_accumulation batches and updates the weights. Throws Error if the loss or the
+  // gradient norm is not finite, and after the first quantized step if a quantizer was never used.
   StepReport step();
 
  private:
-  void accumulate(StepReport& report);
-  void check_finite(const char* what, double value, int64_t step) const;
+  void update_after_backward(StepReport& report);
+  // The same update, a weight at a time as soon as its gradient is complete, so that no two gradients of matrices
+  // exist at once. Clipping needs the norm of all first, so a backward pass of its own.
+  void update_in_backward(StepReport& report);
+
+  // Counts the batch into the report, too.
+  at::Tensor loss_sum(const TrainingBatch& batch, StepReport& report) const;
+  UpdateRule rule(const StepReport& report) const;
+  void check_finite(const std::string& what, double value, int64_t step) const;
 
   const TrainConfig& config_;
   Gemma4Model& model_;
@@ -44,6 +57,7 @@ class Trainer {
   Optimizer& optimizer_;
   LoraAdapters& lora_;
   GradientSum gradients_;
+  std::optional<BackwardTap> tap_;                         // with optimizer.step_in_backward
   QuantizedParts checked_parts_ = QuantizedParts::none();  // whose quantizers were all seen to be used
 };
 

@@ -43,7 +43,7 @@ void TrainingDisplay::step(const StepReport& report, double tokens_per_second) {
   if (plain && seconds - last_plain_line_ < kPlainLineSeconds && report.step != steps_) return;
   const auto done = static_cast<double>(report.step - first_step_);
   const double left = seconds / done * static_cast<double>(steps_ - report.step);
-  std::string line = join("step ", report.step, "/", steps_, "  loss ", formatted("%.3f", report.loss));
+  std::string line = join("step ", report.step, "/", steps_, "  loss ", formatted("%.3f", report.loss()));
   if (kl_) line += "  kl " + formatted("%.4f", *kl_);
   line += join("  lr ", formatted("%.1e", report.learning_rate), "  grad ", format_number(report.gradient_norm, 3),
                "  ", format_count(tokens_per_second), " tok/s  left ", format_duration(left));

@@ -66,7 +66,7 @@ void TrainingRun::train_step() {
   written_.reset();
   metrics_.append({{"kind", "step"},
                    {"step", report.step},
-                   {"loss", report.loss},
+                   {"loss", report.loss()},
                    {"learning_rate", report.learning_rate},
                    {"gradient_norm", report.gradient_norm},
                    {"tokens", report.tokens},

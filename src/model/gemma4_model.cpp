@@ -179,7 +179,7 @@ LayerInputs Gemma4Model::embed(const PackedTokens& batch) const {
                                 (1.0 / std::sqrt(static_cast<double>(config_.hidden_size)));
   const at::Tensor normed = rms_norm(of_context.view(shape), parameter("per_layer_projection_norm.weight"),
                                      config_.norm_epsilon, config_.norm_offset);
-  state.per_layer_inputs = (normed + of_token.view(shape)) * std::sqrt(0.5);
+  state.per_layer_inputs = ((normed + of_token.view(shape)) * std::sqrt(0.5)).unbind(1);
   return state;
 }
 

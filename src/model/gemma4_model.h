@@ -38,7 +38,7 @@ struct KeyValue {
 // and values are explicit inputs and outputs.
 struct LayerInputs {
   at::Tensor hidden;                             // [T, hidden]
-  at::Tensor per_layer_inputs;                   // [T, layers, P], undefined without per-layer embeddings
+  std::vector<at::Tensor> per_layer_inputs;      // by layer: [T, P]; empty without per-layer embeddings
   std::vector<std::optional<KeyValue>> donated;  // by layer index: pairs that later layers will read
 };
 

@@ -120,7 +120,7 @@ void Gemma4Model::Layer::forward(const Gemma4Config& model, LayerInputs& state, 
   at::Tensor hidden = state.hidden + norm(model, attended, post_attention_norm);
   hidden = hidden + feed_forward(model, hidden);
   if (model.has_per_layer_inputs()) {
-    hidden = hidden + per_layer_branch(model, hidden, state.per_layer_inputs.select(1, config.index));
+    hidden = hidden + per_layer_branch(model, hidden, state.per_layer_inputs.at(static_cast<size_t>(config.index)));
   }
   if (layer_scalar.defined()) hidden = hidden * layer_scalar;
   state.hidden = hidden;
@@ -128,10 +128,10 @@ void Gemma4Model::Layer::forward(const Gemma4Config& model, LayerInputs& state, 
 
 void Gemma4Model::Layer::forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state,
                                                 const TokenRows& rows) const {
-  // Inputs: hidden states, then per-layer inputs and a donor's keys and values where there are such. Outputs: hidden
+  // Inputs: hidden states, then per-layer input and a donor's keys and values where there are such. Outputs: hidden
   // states, then a donor's own keys and values.
   std::vector<at::Tensor> inputs{state.hidden};
-  if (model.has_per_layer_inputs()) inputs.push_back(state.per_layer_inputs);
+  if (model.has_per_layer_inputs()) inputs.push_back(state.per_layer_inputs.at(static_cast<size_t>(config.index)));
   if (config.key_value_donor) {
     const auto& donated = state.donated.at(static_cast<size_t>(*config.key_value_donor));
     QAT_CHECK(donated.has_value());
@@ -142,7 +142,10 @@ void Gemma4Model::Layer::forward_keeping_inputs(const Gemma4Config& model, Layer
     LayerInputs own;
     own.hidden = given.front();
     own.donated.resize(layers);
-    if (model.has_per_layer_inputs()) own.per_layer_inputs = given[1];
+    if (model.has_per_layer_inputs()) {
+      own.per_layer_inputs.resize(layers);
+      own.per_layer_inputs[static_cast<size_t>(config.index)] = given[1];
+    }
     if (config.key_value_donor) {
       own.donated[static_cast<size_t>(*config.key_value_donor)] = {given[given.size() - 2], given.back()};
     }

@@ -31,9 +31,12 @@ bool has_bfloat16_instructions() {
   return has;
 }
 
+bool multiplies_bfloat16(const at::Tensor& x) {
+  return x.scalar_type() == at::kBFloat16 && (!x.device().is_cpu() || has_bfloat16_instructions());
+}
+
 bool runs_in_float(const at::Tensor& weight, int64_t rows) {
-  return weight.device().is_cpu() && weight.scalar_type() == at::kBFloat16 && rows >= kFewestRowsForFloat &&
-         !has_bfloat16_instructions();
+  return weight.scalar_type() == at::kBFloat16 && rows >= kFewestRowsForFloat && !multiplies_bfloat16(weight);
 }
 
 at::Tensor in_float(const at::Tensor& tensor) { return tensor.to(at::kFloat); }
@@ -92,7 +95,7 @@ at::Tensor multiply_by_weight(const at::Tensor& x, const at::Tensor& weight) {
 
 at::Tensor gradient_of_input(const at::Tensor& gradient, const at::Tensor& weight) {
   if (weight.scalar_type() == at::kFloat) return at::mm(gradient, weight);
-  if (!weight.device().is_cpu()) return in_float(at::mm(gradient.to(weight.scalar_type()), weight));
+  if (multiplies_bfloat16(weight)) return in_float(at::mm(gradient.to(weight.scalar_type()), weight));
   at::Tensor result = at::zeros({gradient.size(0), weight.size(1)}, weight.options().dtype(at::kFloat));
   for_row_tiles(weight.size(0), weight.size(1), [&](int64_t first, int64_t count) {
     result.addmm_(in_float(gradient.narrow(1, first, count)), in_float(weight.narrow(0, first, count)));
@@ -101,10 +104,10 @@ at::Tensor gradient_of_input(const at::Tensor& gradient, const at::Tensor& weigh
 }
 
 void add_gradient_of_weight(at::Tensor& total, const at::Tensor& gradient, const at::Tensor& x) {
-  if (x.device().is_cpu() || x.scalar_type() == at::kFloat) {
-    total.addmm_(in_float(gradient).t(), in_float(x));
-  } else {
+  if (multiplies_bfloat16(x)) {
     total.add_(at::mm(gradient.to(x.scalar_type()).t(), x));
+  } else {
+    total.addmm_(in_float(gradient).t(), in_float(x));
   }
 }
 

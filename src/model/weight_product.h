@@ -9,6 +9,9 @@ namespace qat {
 // x [..., in] times the transpose of weight [out, in] -> [..., out] in x's dtype. Differentiable.
 at::Tensor multiply_by_weight(const at::Tensor& x, const at::Tensor& weight);
 
+// The products of the head's derivatives. Where the processor multiplies BF16, a gradient is rounded to a BF16 weight's
+// type first.
+//
 // gradient [n, out] times weight [out, in] -> fp32 [n, in]. Not differentiable.
 at::Tensor gradient_of_input(const at::Tensor& gradient, const at::Tensor& weight);
 

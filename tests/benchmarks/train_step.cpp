@@ -89,16 +89,14 @@ ordered_json config_of(const Options& options) {
           {"final_logit_softcapping", 30.0}};
 }
 
-// Multiply-adds of one token through every matrix, the head included, times two.
-double matrix_operations_per_token(const Gemma4Model& model) {
-  double values = 0;
+// Of one token, in a step whose tables do not learn: two operations for each value of a matrix in each of its products,
+// forward, gradient of the input and (but for the head) gradient of the weight. Lookups multiply nothing.
+double operations_per_token(const Gemma4Model& model) {
+  double products = 2 * static_cast<double>(model.weights().head().elements());
   for (const WeightSpec& weight : model.weights().weights()) {
-    if (is_matrix(weight.role)) values += static_cast<double>(weight.elements());
-    if (weight.role == WeightRole::TokenEmbedding && model.config().tied_head) {
-      values += static_cast<double>(weight.elements());
-    }
+    if (is_matrix(weight.role) && !is_table(weight.role)) products += 3 * static_cast<double>(weight.elements());
   }
-  return 2 * values;
+  return 2 * products;
 }
 
 // Operations a second of the fastest of several products of the MLP's shape.
@@ -155,7 +153,7 @@ class Bench {
   Parts step(bool with_plan) {
     const QuantizedParts parts{with_plan, with_plan, with_plan};
     set_.enable(parts);
-    set_.changed();
+    set_.learned_weights_changed();
     Parts times;
     double mark = now();
     const auto lap = [&](double& part) {
@@ -175,7 +173,7 @@ class Bench {
       lap(times.backward);
     }
     gradients_->norm();
-    optimizer_->step(gradients_->sums(), static_cast<double>(options_.tokens), 1e-6, 1e-6);
+    optimizer_->step(gradients_->sums(), {static_cast<double>(options_.tokens * options_.micro_batches), 1e-6, 1e-6});
     gradients_->clear();
     lap(times.optimizer);
     return times;
@@ -185,8 +183,15 @@ class Bench {
   // The quantizers keep what they make until the weights change.
   void make_weight_values() {
     const at::NoGradGuard no_grad;
-    for (const auto& quantizer : set_.weights) quantizer->apply(model_.projection(quantizer->name()).weight);
-    for (const auto& quantizer : set_.row_weights) quantizer->apply(model_.projection(quantizer->name()).weight);
+    const auto make = [&](const auto& quantizers) {
+      for (const auto& quantizer : quantizers) {
+        const WeightSpec& weight = *model_.weights().find(quantizer->name());
+        const bool is_looked_up = is_table(weight.role) && weight.name != model_.head().name;
+        if (!is_looked_up) quantizer->apply(model_.projection(weight.name).weight);
+      }
+    };
+    make(set_.weights);
+    make(set_.row_weights);
   }
 
   Options options_;
@@ -214,8 +219,7 @@ void run(const Options& options) {
     }
   }
   const double tokens = static_cast<double>(options.tokens * options.micro_batches);
-  // Forward, gradient of the input, gradient of the weight; the tables do not learn.
-  const double operations = 3 * tokens * matrix_operations_per_token(bench.model());
+  const double operations = tokens * operations_per_token(bench.model());
   const double best = best_product_speed(bench.model().config(), options.tokens);
   int64_t values = 0;
   for (const WeightSpec& weight : bench.model().weights().weights()) values += weight.elements();

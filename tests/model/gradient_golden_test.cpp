@@ -67,7 +67,8 @@ TEST_P(GradientGolden, RunsAreBitwiseEqual) {
 // A state whose tensors are leaves, so that gradients stop there and can be read.
 LayerInputs detached(const LayerInputs& state) {
   const auto leaf = [](const at::Tensor& x) { return x.defined() ? x.detach().requires_grad_(true) : x; };
-  LayerInputs result{leaf(state.hidden), leaf(state.per_layer_inputs), {}};
+  LayerInputs result{leaf(state.hidden), {}, {}};
+  for (const at::Tensor& input : state.per_layer_inputs) result.per_layer_inputs.push_back(leaf(input));
   for (const auto& pair : state.donated) {
     result.donated.push_back(pair ? std::optional(KeyValue{leaf(pair->key), leaf(pair->value)}) : std::nullopt);
   }
@@ -81,7 +82,7 @@ void add(at::Tensor& total, const at::Tensor& gradient) {
 // Gradients with respect to a layer's outputs, handed back from layer to layer.
 struct OutputGradients {
   at::Tensor hidden;
-  at::Tensor per_layer_inputs;
+  std::vector<at::Tensor> per_layer_inputs;
   std::vector<KeyValue> donated;
 };
 
@@ -100,7 +101,7 @@ void backward_through_layer(const Gemma4Model& model, int64_t layer, const Layer
   }
   torch::autograd::backward(roots, of_roots);
   gradients.hidden = inputs.hidden.grad();
-  if (inputs.per_layer_inputs.defined()) add(gradients.per_layer_inputs, inputs.per_layer_inputs.grad());
+  if (!inputs.per_layer_inputs.empty()) gradients.per_layer_inputs[own] = inputs.per_layer_inputs[own].grad();
   for (size_t donor = 0; donor < inputs.donated.size(); ++donor) {
     if (!inputs.donated[donor]) continue;
     add(gradients.donated[donor].key, inputs.donated[donor]->key.grad());
@@ -126,16 +127,15 @@ TEST_P(GradientGolden, RecomputedLayersGiveTheSameGradients) {
   }
   const LayerInputs last = detached(saved.back());
   torch::autograd::backward({cross_entropy_sum(*model, model->final_norm(last.hidden), expected["targets"], 16)}, {});
-  OutputGradients gradients{last.hidden.grad(), {}, std::vector<KeyValue>(last.donated.size())};
+  OutputGradients gradients{last.hidden.grad(), std::vector<at::Tensor>(embedded.per_layer_inputs.size()),
+                            std::vector<KeyValue>(last.donated.size())};
   for (int64_t layer = model->config().layer_count() - 1; layer >= 0; --layer) {
     backward_through_layer(*model, layer, saved[static_cast<size_t>(layer)], batch, gradients);
   }
   std::vector<at::Tensor> roots{embedded.hidden};
   std::vector<at::Tensor> of_roots{gradients.hidden};
-  if (embedded.per_layer_inputs.defined()) {
-    roots.push_back(embedded.per_layer_inputs);
-    of_roots.push_back(gradients.per_layer_inputs);
-  }
+  roots.insert(roots.end(), embedded.per_layer_inputs.begin(), embedded.per_layer_inputs.end());
+  of_roots.insert(of_roots.end(), gradients.per_layer_inputs.begin(), gradients.per_layer_inputs.end());
   torch::autograd::backward(roots, of_roots);
 
   for (const auto& [name, parameter] : model->parameters()) {

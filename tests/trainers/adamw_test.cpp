@@ -62,7 +62,7 @@ TEST_P(AdamWTest, EqualsTheFormulaInDoublePrecision) {
         expected[w][static_cast<size_t>(i)].step(gradient, rate, weights[w].decays ? 0.1 : 0, t, options);
       }
     }
-    optimizer.step({gradients[0].clone(), gradients[1].clone()}, divisor, rate, 0.0);
+    optimizer.step({gradients[0].clone(), gradients[1].clone()}, {divisor, rate, 0.0});
   }
   double distance = 0;
   for (size_t w = 0; w < 2; ++w) {

@@ -186,8 +186,8 @@ TEST(LeanOptimizer, CodedMomentsFollowAdamW) {
       auto gradients = gradients_of(wanted, random);
       std::vector<at::Tensor> copies;
       for (const at::Tensor& gradient : gradients) copies.push_back(gradient.clone());
-      full.step(gradients, 3, 2e-3, 1e-3);
-      coded.step(copies, 3, 2e-3, 1e-3);
+      full.step(gradients, {3, 2e-3, 1e-3});
+      coded.step(copies, {3, 2e-3, 1e-3});
     }
     for (const size_t i : {0U, 1U, 3U}) {
       const at::Tensor way = wanted[i].parameter.detach() - start[i].parameter.detach();
@@ -211,8 +211,8 @@ TEST(LeanOptimizer, WithoutMastersFollowsAdamW) {
       auto gradients = gradients_of(wanted, random);
       std::vector<at::Tensor> copies;
       for (const at::Tensor& gradient : gradients) copies.push_back(gradient.clone());
-      full.step(gradients, 3, 1e-4, 1e-3);  // most updates are far below a unit in the last place
-      lean.step(copies, 3, 1e-4, 1e-3);
+      full.step(gradients, {3, 1e-4, 1e-3});  // most updates are far below a unit in the last place
+      lean.step(copies, {3, 1e-4, 1e-3});
     }
     for (const size_t i : {0U, 1U, 3U}) {
       const at::Tensor parameter = found[i].parameter.detach();
@@ -233,7 +233,7 @@ TEST(LeanOptimizer, SmallUpdatesAddUpWithoutMasters) {
   std::vector<TrainedWeight> weights{{"w", at::ones({4096}, at::kBFloat16).set_requires_grad(true)}};
   LeanOptimizer lean(weights, options_of("adamw", "bfloat16"), kSeed);
   constexpr double kRate = 1.0 / 256 / 30;  // AdamW's step under a constant gradient
-  for (int step = 0; step < 90; ++step) lean.step({at::ones({4096}, at::kFloat)}, 1, kRate, 0);
+  for (int step = 0; step < 90; ++step) lean.step({at::ones({4096}, at::kFloat)}, {1, kRate, 0});
   const double mean = weights[0].parameter.detach().to(at::kDouble).mean().item<double>();
   EXPECT_NEAR(1 - mean, 90 * kRate, 0.05 * 90 * kRate);
 }
@@ -314,7 +314,7 @@ TEST(LeanOptimizer, AdafactorEqualsItsPublishedRule) {
       }
     }
     for (at::Tensor& gradient : gradients) gradient.mul_(2);
-    lean.step(gradients, 2, rate, 1e-3);
+    lean.step(gradients, {2, rate, 1e-3});
   }
   EXPECT_TRUE(clipped && free);
   for (const StateArray& array : lean.state_arrays()) {
@@ -343,7 +343,7 @@ TEST_P(LeanKinds, DoNotDependOnThreads) {
     std::vector<TrainedWeight> weights{
         {"w", noise(random, {300, 257}, 0.5).to(at::kBFloat16).set_requires_grad(true), true}};
     LeanOptimizer lean(weights, options_of(GetParam().kind, GetParam().masters), kSeed);
-    for (int step = 0; step < 3; ++step) lean.step({noise(random, {300, 257}, 1)}, 2, 1e-3, 0);
+    for (int step = 0; step < 3; ++step) lean.step({noise(random, {300, 257}, 1)}, {2, 1e-3, 0});
     states.push_back(lean.state_arrays());
     states.back().push_back({"parameter", weights[0].parameter.detach()});
   }

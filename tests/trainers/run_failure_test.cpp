@@ -145,7 +145,7 @@ TEST(RunFailureTest, ANonFiniteLossOrGradientStopsBeforeTheUpdate) {
   for (const at::Tensor& master : optimizer.state().masters) before.push_back(master.clone());
   const FixedLoss infinite(std::numeric_limits<float>::infinity());
   Trainer diverged(parts.config, parts.model, none, infinite, parts.data, optimizer, parts.lora);
-  expect_error([&] { diverged.step(); }, {"step 1: the loss is not finite", "weights were not updated"});
+  expect_error([&] { diverged.step(); }, {"step 1: the loss is not finite", "nothing of this step was saved"});
   // A sum of huge values whose loss is finite but whose gradient's square is not.
   const FixedLoss steep(1e30F);
   Trainer exploding(parts.config, parts.model, none, steep, parts.data, optimizer, parts.lora);

@@ -188,6 +188,36 @@ TEST(TrainingRunTest, ActivationCheckpointingChangesNothingButMemory) {
   expect_error([&] { run.config("a", {"activation_checkpointing=all"}); }, {"activation_checkpointing", "layers"});
 }
 
+// Moving weights inside the backward pass changes no bit either: with and without clipping, with every kind of learned
+// number, with layers computed again.
+TEST(TrainingRunTest, SteppingInTheBackwardPassChangesNothingButMemory) {
+  const TinyRun run;
+  ASSERT_EQ(train(run.config("base", {"plan=", "kv_cache=none", "steps=2"})), 0);
+  const std::string base = "model=" + (run.folder("base") / "checkpoint").string();
+  for (const auto& [name, more] :
+       {std::pair("clipped", std::vector<std::string>{"optimizer.clip_norm=0.01"}),
+        std::pair("unclipped", std::vector<std::string>{"optimizer.clip_norm=0", "activation_checkpointing=layers"}),
+        std::pair("tables", std::vector<std::string>{"dtype=bfloat16", "freeze_tables=no"}),
+        std::pair("scales", std::vector<std::string>{"plan=mobile-w4", "kv_cache=plan", "optimizer.kind=adamw8bit"}),
+        std::pair("adapters", std::vector<std::string>{"lora.rank=2", "initialize=pretrained", base})}) {
+    SCOPED_TRACE(name);
+    std::vector<std::string> overrides{"optimizer.final_ratio=1", "eval.every_steps=3", "gradient_accumulation=1"};
+    overrides.insert(overrides.end(), more.begin(), more.end());
+    const std::string whole = name, inside = whole + "inside";
+    ASSERT_EQ(train(run.config(whole, overrides)), 0);
+    overrides.insert(overrides.end(), {"optimizer.step_in_backward=true", "steps=3"});
+    ASSERT_EQ(train(run.config(inside, overrides)), 0);
+    overrides.back() = "steps=6";
+    ASSERT_EQ(train(run.config(inside, overrides), true), 0);
+    for (const char* file : {"checkpoint/model.safetensors", "checkpoint/witness.safetensors"}) {
+      EXPECT_TRUE(bytes_of(run.folder(whole) / file) == bytes_of(run.folder(inside) / file)) << file;
+    }
+    EXPECT_EQ(metrics_of(run.folder(whole)), metrics_of(run.folder(inside)));
+  }
+  expect_error([&] { run.config("a", {"optimizer.step_in_backward=true"}); },
+               {"optimizer.step_in_backward", "gradient_accumulation = 1, found 2"});
+}
+
 TEST(TrainingRunTest, KlIsMeasuredToTheStartingModelAndToANamedOne) {
   const TinyRun run;
   ASSERT_EQ(train(run.config("base", {"plan=", "kv_cache=none", "steps=30"})), 0);
