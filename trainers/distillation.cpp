@@ -39,20 +39,20 @@ class Distillation final : public Objective {
   at::Tensor loss_sum(const Gemma4Model& model, const at::Tensor& hidden, const TrainingBatch& batch) const override {
     const at::Tensor trained = batch.trained_positions();
     const at::Tensor targets = batch.targets.index_select(0, trained);
-    const at::Tensor states = teacher_->trained_states(batch);
+    ChunkedLogits teacher = teacher_->logits(teacher_->trained_states(batch));
     const LogitsLossFunction loss = [&](const at::Tensor& logits, int64_t first, bool gradient_is_wanted) {
       const int64_t rows = logits.size(0);
-      return loss_of_chunk(logits, states.narrow(0, first, rows), targets.narrow(0, first, rows), gradient_is_wanted);
+      return loss_of_rows(logits, teacher.rows(first, rows), targets.narrow(0, first, rows), gradient_is_wanted);
     };
     return loss_sum_through_head(model, hidden.index_select(0, trained), loss);
   }
 
  private:
-  LogitsLoss loss_of_chunk(const at::Tensor& logits, const at::Tensor& teacher_states, const at::Tensor& targets,
-                           bool gradient_is_wanted) const {
+  LogitsLoss loss_of_rows(const at::Tensor& logits, const at::Tensor& teacher_logits, const at::Tensor& targets,
+                          bool gradient_is_wanted) const {
     const double temperature = config_.temperature;
     const double share = config_.cross_entropy_share;
-    const at::Tensor teacher = log_probabilities(teacher_->logits(teacher_states));
+    const at::Tensor teacher = log_probabilities(teacher_logits);
     LogitsLoss result = divergence_(teacher, log_probabilities(logits), gradient_is_wanted);
     // Behind the divergence are logits / T: one T of the square goes into their derivative.
     scale(result, (1 - share) * temperature * temperature, (1 - share) * temperature);

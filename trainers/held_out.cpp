@@ -27,16 +27,17 @@ void add_batch(const Gemma4Model& model, const TrainingBatch& batch, const at::T
                const Projection& reference_head, Sums& sums) {
   const at::Tensor hidden = trained_hidden_states(model, batch);
   const at::Tensor targets = batch.targets.index_select(0, batch.trained_positions());
-  for (int64_t from = 0; from < hidden.size(0); from += kHeadChunkTokens) {
-    const int64_t to = std::min(from + kHeadChunkTokens, hidden.size(0));
-    const at::Tensor log_p = at::log_softmax(model.logits(hidden.slice(0, from, to)), -1);
-    sums.loss -= at::gather(log_p, 1, targets.slice(0, from, to).unsqueeze(1)).sum().item<double>();
-    if (!reference_hidden.defined()) continue;
-    const at::Tensor reference_logits =
-        head_logits(reference_head, model.config().final_logit_softcap, reference_hidden.slice(0, from, to));
-    const at::Tensor log_q = at::log_softmax(reference_logits, -1);
+  const double softcap = model.config().final_logit_softcap;
+  std::optional<ChunkedLogits> reference;
+  if (reference_hidden.defined()) reference.emplace(reference_head, softcap, reference_hidden);
+  ChunkedLogits(model.head(), softcap, hidden).for_each([&](const at::Tensor& logits, int64_t first) {
+    const int64_t rows = logits.size(0);
+    const at::Tensor log_p = at::log_softmax(logits, -1);
+    sums.loss -= at::gather(log_p, 1, targets.narrow(0, first, rows).unsqueeze(1)).sum().item<double>();
+    if (!reference) return;
+    const at::Tensor log_q = at::log_softmax(reference->rows(first, rows), -1);
     sums.kl += (log_q.exp() * (log_q - log_p)).sum().item<double>();
-  }
+  });
 }
 
 }  // namespace

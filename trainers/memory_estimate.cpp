@@ -133,10 +133,12 @@ class Estimator {
 
   const WeightSpec& head() const { return base_.table().head(); }
 
-  // Logits of a chunk with what is computed from them.
+  // Products of a chunk, the teacher's too, and logits of some rows with what is computed from them.
   int64_t logits_bytes() const {
-    const int64_t copies = config_.distills() || config_.wants_kl() ? 6 : 3;
-    return copies * kFloat * std::min(kHeadChunkTokens, tokens_) * model_.vocabulary_size;
+    const bool two_models = config_.distills() || config_.wants_kl();
+    const int64_t chunk = std::min(head_chunk_tokens(model_.vocabulary_size, value_), tokens_);
+    const int64_t rows = std::min(head_loss_rows(model_.vocabulary_size), tokens_);
+    return ((two_models ? 2 : 1) * value_ * chunk + (two_models ? 6 : 3) * kFloat * rows) * model_.vocabulary_size;
   }
 
   // Temporary tensors of one layer's backward pass, beyond what it frees meanwhile: gradients of the MLP's activations,

@@ -26,7 +26,9 @@ class LiveTeacher final : public Teacher {
     return model_.hidden_states(batch.input).index_select(0, batch.trained_positions());
   }
 
-  at::Tensor logits(const at::Tensor& states) const override { return model_.logits(states); }
+  ChunkedLogits logits(const at::Tensor& states) const override {
+    return {model_.head(), model_.config().final_logit_softcap, states};
+  }
 
  private:
   Gemma4Model model_;
@@ -43,8 +45,8 @@ class CachedTeacher final : public Teacher {
 
   at::Tensor trained_states(const TrainingBatch& batch) const override { return cache_->states(batch); }
 
-  at::Tensor logits(const at::Tensor& states) const override {
-    return head_logits(head_, folder_->config().final_logit_softcap, states);
+  ChunkedLogits logits(const at::Tensor& states) const override {
+    return {head_, folder_->config().final_logit_softcap, states};
   }
 
  private:

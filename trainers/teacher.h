@@ -7,6 +7,7 @@
 
 #include "gemma4/config.h"
 #include "gemma4/model_folder.h"
+#include "model/chunked_head.h"
 #include "trainers/train_config.h"
 #include "trainers/training_data.h"
 
@@ -18,8 +19,8 @@ class Teacher {
   // Its final hidden states [trained tokens, hidden] where the batch is trained, in the batch's order, without
   // autograd.
   virtual at::Tensor trained_states(const TrainingBatch& batch) const = 0;
-  // Logits fp32 [n, vocabulary] of such rows; callers pass few at a time.
-  virtual at::Tensor logits(const at::Tensor& states) const = 0;
+  // Logits of such rows.
+  virtual ChunkedLogits logits(const at::Tensor& states) const = 0;
 };
 
 // The folder of the configuration's teacher: the model the run starts from, unless another is named. Throws Error

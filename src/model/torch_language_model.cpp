@@ -71,11 +71,11 @@ class TorchLanguageModel final : public LanguageModel {
     if (first_position >= length) return;
     const at::NoGradGuard no_gradients;
     const at::Tensor hidden = model_.hidden_states(PackedTokens::single(token_tensor(model_, tokens)));
-    for (int64_t first = first_position; first < length; first += kHeadChunkTokens) {
-      const int64_t count = std::min(kHeadChunkTokens, length - first);
-      const at::Tensor logits = model_.logits(hidden.narrow(0, first, count)).to(at::kCPU).contiguous();
-      sink(first, values_of(logits));
-    }
+    ChunkedLogits chunked(model_.head(), model_.config().final_logit_softcap,
+                          hidden.narrow(0, first_position, length - first_position));
+    chunked.for_each([&](const at::Tensor& logits, int64_t first) {
+      sink(first_position + first, values_of(logits.to(at::kCPU).contiguous()));
+    });
   }
 
   std::unique_ptr<DecodingSession> start() override { return std::make_unique<ModelSession>(model_); }

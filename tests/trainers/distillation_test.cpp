@@ -28,7 +28,7 @@ using testing::relative_difference;
 using testing::TinyRun;
 
 // More than one chunk of the head, and a part of one.
-constexpr int64_t kTokens = 2 * kHeadChunkTokens;
+constexpr int64_t kTokens = 2 * 512;
 
 // A teacher with the golden model's soft-capped head and states of its own.
 class RandomTeacher final : public Teacher {
@@ -36,8 +36,10 @@ class RandomTeacher final : public Teacher {
   explicit RandomTeacher(const TrainingBatch& batch)
       : model_(golden_model("e2b")), states_(at::randn({batch.trained_tokens, model_->config().hidden_size})) {}
   at::Tensor trained_states(const TrainingBatch&) const override { return states_; }
-  at::Tensor logits(const at::Tensor& states) const override { return model_->logits(states); }
-  at::Tensor all_logits() const { return logits(states_).detach(); }
+  ChunkedLogits logits(const at::Tensor& states) const override {
+    return {model_->head(), model_->config().final_logit_softcap, states};
+  }
+  at::Tensor all_logits() const { return model_->logits(states_).detach(); }
 
  private:
   std::unique_ptr<Gemma4Model> model_;
@@ -147,7 +149,7 @@ TEST(Distillation, PlainForwardKlIsTheBareFormulaBitForBit) {
     auto teacher = std::make_unique<RandomTeacher>(data.batch);
     const at::Tensor teacher_states = teacher->trained_states(data.batch);
     const LogitsLossFunction formula = [&](const at::Tensor& logits, int64_t first, bool) {
-      const at::Tensor log_q = at::log_softmax(teacher->logits(teacher_states.narrow(0, first, logits.size(0))), -1);
+      const at::Tensor log_q = at::log_softmax(teacher->logits(teacher_states.narrow(0, first, logits.size(0))).rows(0, logits.size(0)), -1);
       const at::Tensor log_p = at::log_softmax(logits, -1);
       const at::Tensor q = log_q.exp();
       return LogitsLoss{(q * (log_q - log_p)).sum(), log_p.exp().sub_(q)};
