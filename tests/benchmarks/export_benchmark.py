@@ -27,28 +27,40 @@ except ImportError:
     sys.exit(77)
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYERS, HIDDEN, VOCABULARY, PER_LAYER, SHARED = 35, 1536, 262144, 256, 20
-TYPES = ["full_attention" if layer % 5 == 4 else "sliding_attention" for layer in range(LAYERS)]
-CONFIG = {
-    "model_type": "gemma4_text", "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "global_head_dim": 512, "intermediate_size": 6144,
-    "use_double_wide_mlp": True, "hidden_size_per_layer_input": PER_LAYER, "num_kv_shared_layers": SHARED, "sliding_window": 512,
-    "max_position_embeddings": 131072, "tie_word_embeddings": True, "final_logit_softcapping": 30.0, "layer_types": TYPES,
-    "rope_parameters": {
-        "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
-        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}
+LAYERS, HIDDEN, VOCABULARY, PER_LAYER = 35, 1536, 262144, 256
 
 
-def weights():
+def types_of(layers):
+    return ["full_attention" if layer % 5 == 4 else "sliding_attention" for layer in range(layers)]
+
+
+def shared_layers(layers):
+    """Layers that read another one's keys and values: the last 20 of 35."""
+    return layers * 4 // 7
+
+
+def config_of(layers):
+    return {
+        "model_type": "gemma4_text", "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": layers,
+        "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "global_head_dim": 512, "intermediate_size": 6144,
+        "use_double_wide_mlp": True, "hidden_size_per_layer_input": PER_LAYER, "num_kv_shared_layers": shared_layers(layers),
+        "sliding_window": 512, "max_position_embeddings": 131072, "tie_word_embeddings": True, "final_logit_softcapping": 30.0,
+        "layer_types": types_of(layers),
+        "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}
+
+
+def weights(layers):
     """(name, shape) of every text weight."""
     yield "embed_tokens.weight", [VOCABULARY, HIDDEN]
-    yield "embed_tokens_per_layer.weight", [VOCABULARY, LAYERS * PER_LAYER]
-    yield "per_layer_model_projection.weight", [LAYERS * PER_LAYER, HIDDEN]
+    yield "embed_tokens_per_layer.weight", [VOCABULARY, layers * PER_LAYER]
+    yield "per_layer_model_projection.weight", [layers * PER_LAYER, HIDDEN]
     yield "per_layer_projection_norm.weight", [PER_LAYER]
-    for layer in range(LAYERS):
+    for layer in range(layers):
         p = f"layers.{layer}."
-        head = 512 if TYPES[layer] == "full_attention" else 256
-        own = layer < LAYERS - SHARED
+        head = 512 if types_of(layers)[layer] == "full_attention" else 256
+        own = layer < layers - shared_layers(layers)
         wide = 6144 if own else 12288
         for norm in ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
                      "post_per_layer_input_norm"):
@@ -69,12 +81,12 @@ def weights():
     yield "norm.weight", [HIDDEN]
 
 
-def write_folder(folder):
+def write_folder(folder, layers=LAYERS):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(config_of(layers)))
     shutil.copy(ROOT / "tests" / "golden" / "data" / "tokenizer.json", folder / "tokenizer.json")
     header, end = {}, 0
-    for name, shape in weights():
+    for name, shape in weights(layers):
         header["model.language_model." + name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + 2 * math.prod(shape)]}
         end += 2 * math.prod(shape)
     text = json.dumps(header).encode()

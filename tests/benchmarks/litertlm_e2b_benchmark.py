@@ -52,18 +52,18 @@ def scheme_of(name, plan):
     if kind == "per_layer_model_projection":
         return "int8" if plan == "mobile-e2b-litert" else None
     if kind in ("gate_proj", "up_proj", "down_proj"):
-        return "int4" if int(name.split(".")[1]) < shape.LAYERS - shape.SHARED else "int2"
+        return "int4" if int(name.split(".")[1]) < shape.LAYERS - shape.shared_layers(shape.LAYERS) else "int2"
     return None
 
 
 def write_checkpoint(model, folder, plan):
     os.link(model / "model.safetensors", folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(shape.CONFIG | {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}))
+    (folder / "config.json").write_text(json.dumps(shape.config_of(shape.LAYERS) | {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}))
     tokenizer = tokenizer_file.tokenizer_json("gemma4", [], [chr(code) for code in range(33, 127)], shape.VOCABULARY)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     generator = np.random.default_rng(1)
     entries, tensors = {}, {}
-    for name, dimensions in shape.weights():
+    for name, dimensions in shape.weights(shape.LAYERS):
         scheme = scheme_of(name, plan)
         if scheme is None:
             entries[name] = {"scheme": "bf16" if len(dimensions) == 2 else "f32", "scales": "rule", "frozen": False}
