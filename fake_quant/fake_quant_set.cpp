@@ -22,6 +22,11 @@ void FakeQuantSet::enable(QuantizedParts parts) {
   }
 }
 
+void FakeQuantSet::keep(Keep kept) {
+  for (const auto& quantizer : weights) quantizer->set_keep(kept);
+  for (const auto& quantizer : row_weights) quantizer->set_keep(kept);
+}
+
 void FakeQuantSet::changed() {
   for (const auto& quantizer : weights) quantizer->master_changed();
   for (const auto& quantizer : row_weights) quantizer->changed();

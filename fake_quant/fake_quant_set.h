@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "fake_quant/keep.h"
 #include "fake_quant/key_value_fake_quantizer.h"
 #include "fake_quant/row_weight_fake_quantizer.h"
 #include "fake_quant/static_fake_quantizer.h"
@@ -79,7 +80,9 @@ class FakeQuantSet {
   // Off means that the model computes with its masters and whole activations.
   void enable(QuantizedParts parts);
   QuantizedParts enabled() const { return enabled_; }
-  // To call after masters or scales changed: cached forward values are dropped.
+  // What weights keep between uses; at first their forward values.
+  void keep(Keep kept);
+  // To call after masters or scales changed: what was kept is dropped.
   void changed();
   // The same after an optimizer step, which moves only what learns: frozen weights keep their values.
   void learned_weights_changed();

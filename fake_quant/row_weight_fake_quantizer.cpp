@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "fake_quant/integer_codes.h"
 #include "fake_quant/integer_fake_quantize.h"
 #include "fake_quant/tensor_values.h"
 #include "quant/quantized_digest.h"
@@ -84,8 +85,22 @@ void RowWeightFakeQuantizer::find_scales(const at::Tensor& master, RowScaleMetho
 at::Tensor RowWeightFakeQuantizer::apply(const at::Tensor& master) {
   if (!enabled_) return master;
   fired_ = true;
-  if (!cached_.defined()) cached_ = integer_values(scheme_, master, scale_.values(), width_);
-  return integer_fake_quantize(scheme_, master, scale_.log_change(), scale_.values(), width_, cached_);
+  return integer_fake_quantize(scheme_, master, scale_.log_change(), scale_.values(), width_, forward_value(master));
+}
+
+at::Tensor RowWeightFakeQuantizer::forward_value(const at::Tensor& master) {
+  switch (keep_) {
+    case Keep::Values:
+      if (!kept_.defined()) kept_ = integer_values(scheme_, master, scale_.values(), width_);
+      return kept_;
+    case Keep::Codes:
+      if (!kept_.defined()) kept_ = packed_integer_codes(scheme_, master, scale_.values(), width_);
+      return values_of_integer_codes(scheme_, kept_, scale_.values(), width_, master);
+    case Keep::Nothing:
+      return integer_values(scheme_, master, scale_.values(), width_);
+  }
+  QAT_CHECK(false);
+  return {};
 }
 
 at::Tensor RowWeightFakeQuantizer::apply_rows(const at::Tensor& master, const at::Tensor& rows) {
@@ -101,7 +116,7 @@ at::Tensor RowWeightFakeQuantizer::apply_rows(const at::Tensor& master, const at
 }
 
 void RowWeightFakeQuantizer::changed() {
-  cached_ = at::Tensor();
+  kept_ = at::Tensor();
   scale_.changed();
 }
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "fake_quant/keep.h"
 #include "fake_quant/learned_scale.h"
 #include "fake_quant/quantization_statistics.h"
 #include "gemma4/weight_table.h"
@@ -39,7 +40,12 @@ class RowWeightFakeQuantizer final : public WeightTransform {
   void give_scales(std::span<const float> scales);
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool has_fired() const { return fired_; }
-  // To call when master or scales moved: drops the forward value kept since the last apply().
+  // At first Keep::Values.
+  void set_keep(Keep keep) {
+    keep_ = keep;
+    kept_ = at::Tensor();
+  }
+  // To call when master or scales moved: drops what was kept since the last apply().
   void changed();
 
   // Digests of codes and scales; `values` is left empty.
@@ -48,6 +54,8 @@ class RowWeightFakeQuantizer final : public WeightTransform {
   QuantizationStatistics statistics(const at::Tensor& master) const;
 
  private:
+  at::Tensor forward_value(const at::Tensor& master);
+
   Scheme scheme_;
   int64_t width_;           // values that share a scale
   int64_t slices_;          // stored scales per scale
@@ -55,7 +63,8 @@ class RowWeightFakeQuantizer final : public WeightTransform {
   LearnedScale scale_;
   bool enabled_ = true;
   bool fired_ = false;
-  at::Tensor cached_;
+  Keep keep_ = Keep::Values;
+  at::Tensor kept_;  // the forward value or the packed codes of the whole weight
 };
 
 }  // namespace qat

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/float_types.h"
+#include "fake_quant/keep.h"
 #include "gemma4/quant_plan.h"
 #include "gemma4/witness.h"
 #include "model/projection.h"
@@ -24,8 +25,13 @@ class WeightFakeQuantizer final : public WeightTransform {
   at::Tensor apply_rows(const at::Tensor& master, const at::Tensor& rows) override;
 
   void set_enabled(bool enabled) { enabled_ = enabled; }
-  // Drops the forward value kept since the last apply().
-  void master_changed() { cached_ = at::Tensor(); }
+  // At first Keep::Values: micro-batches and the two uses of a tied table share the forward value of the whole weight.
+  void set_keep(Keep keep) {
+    keep_ = keep;
+    master_changed();
+  }
+  // Drops what was kept since the last apply().
+  void master_changed() { kept_ = at::Tensor(); }
   bool has_fired() const { return fired_; }
   const std::string& name() const { return name_; }
 
@@ -33,13 +39,15 @@ class WeightFakeQuantizer final : public WeightTransform {
   WeightDigest digest(const at::Tensor& master) const;
 
  private:
+  at::Tensor forward_value(const at::Tensor& master);
+
   std::string name_;
   Scheme scheme_;
   std::span<const Float16> stored_scales_;
   bool enabled_ = true;
   bool fired_ = false;
-  // The forward value of the whole weight, kept until the master changes: micro-batches and the two uses of a tied table share it.
-  at::Tensor cached_;
+  Keep keep_ = Keep::Values;
+  at::Tensor kept_;  // the forward value or the blocks of the whole weight
 };
 
 }  // namespace qat

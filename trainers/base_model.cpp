@@ -26,6 +26,11 @@ std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const Weight
   return plan;
 }
 
+Keep keep_of(const QuantizationConfig& config) {
+  if (config.keep == "codes") return Keep::Codes;
+  return config.keep == "nothing" ? Keep::Nothing : Keep::Values;
+}
+
 }  // namespace
 
 BaseModel::BaseModel(const TrainConfig& config)
@@ -34,6 +39,7 @@ BaseModel::BaseModel(const TrainConfig& config)
   plan_ = resolve_plan(config, table_, folder_);
   if (!plan_) return;
   row_method_ = row_scale_method(config.quantization);
+  keep_ = keep_of(config.quantization);
   for (const auto& [name, weight] : plan_->weights) {
     const bool needs_blocks = weight.scales == ScaleSource::Stored && !scheme(weight.scheme).has_row_scales();
     if (needs_blocks && stored_scales(name).empty()) {
@@ -56,7 +62,7 @@ FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model) const {
   KnownScales known;
   if (folder_ && folder_->plan()) known = scales_of_folder();
   known.row_method = row_method_;
-  return prepare(model, *plan_, known);
+  return attach(model, known);
 }
 
 FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model, const FakeQuantSet& like) const {
@@ -70,7 +76,13 @@ FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model, const FakeQuantSet
     return std::span<const float>(scales.const_data_ptr<float>(), static_cast<size_t>(scales.numel()));
   };
   known.blocks = [this](const std::string& weight) { return stored_scales(weight); };
-  return prepare(model, *plan_, known);
+  return attach(model, known);
+}
+
+FakeQuantSet BaseModel::attach(Gemma4Model& model, const KnownScales& known) const {
+  FakeQuantSet set = prepare(model, *plan_, known);
+  set.keep(keep_);
+  return set;
 }
 
 // Scales of rows belong to their scheme: where the run's plan has another one than the folder's, they are found anew.

@@ -38,6 +38,7 @@ class BaseModel {
 
  private:
   KnownScales scales_of_folder() const;
+  FakeQuantSet attach(Gemma4Model& model, const KnownScales& known) const;
 
   std::filesystem::path path_;
   Gemma4Config config_;
@@ -45,6 +46,7 @@ class BaseModel {
   std::optional<ModelFolder> folder_;
   std::optional<ResolvedPlan> plan_;
   RowScaleMethod row_method_ = RowScaleMethod::Searched;
+  Keep keep_ = Keep::Values;
 };
 
 // Names of the weights that must not change: the plan's frozen ones (see freeze_tables) and the roles of `freeze`.

@@ -47,6 +47,10 @@ void QuantizationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("start_step", start_step, "steps that train without fake quantization first");
   visitor.field("activation_start_step", activation_start_step, "first step with static int8 activations");
   visitor.field("cache_start_step", cache_start_step, "first step with an int8 KV cache");
+  visitor.choice("keep", keep, {"values", "codes", "nothing"},
+                 "what quantized weights keep between uses: values for the GEMM, packed codes that are decoded at every "
+                 "use, or nothing, so that they are quantized at every use; same bits. Less than values saves memory with "
+                 "activation_checkpointing = layers only: else the values of all layers wait for the backward pass");
   visitor.choice("row_scales", row_scales, {"search", "absolute_max"},
                  "how int2, int4 and int8 rows get the scales that the model does not bring");
   visitor.field("learn_scales", learn_scales, "scales of rows, activations and caches learn with the weights");
@@ -186,6 +190,7 @@ std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, co
                                     "/activation_checkpointing",
                                     "/optimizer/step_in_backward",
                                     "/memory_check",
+                                    "/quantization/keep",
                                     "/steps",
                                     "/threads",
                                     "/tensorboard",

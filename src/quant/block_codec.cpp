@@ -115,6 +115,29 @@ void fake_quantize_q6_k(std::span<const BFloat16> master, Value* values) {
 }
 
 template <class Value>
+void decode_forward_q6_k(const uint8_t* bytes, size_t blocks, Value* values) {
+  std::array<float, grid::kSuperBlock> block;
+  for (size_t i = 0; i < blocks; ++i, bytes += scheme(Scheme::Q6_K).block_bytes, values += block.size()) {
+    kernels::decode_q6_k(bytes, 1, block.data());
+    narrow(block, values);
+  }
+}
+
+template <class Value>
+void decode_forward(Scheme id, std::span<const std::byte> blocks, std::span<Value> values) {
+  const QuantScheme& row = scheme(id);
+  QAT_CHECK(row.is_quantized());
+  const size_t count = count_blocks(row, values.size(), 0, blocks.size());
+  if (id == Scheme::Q4_0) {
+    kernels::decode_forward_q4_0(raw(blocks), count, values.data());
+  } else if (id == Scheme::Q8_0) {
+    kernels::decode_forward_q8_0(raw(blocks), count, values.data());
+  } else {
+    decode_forward_q6_k(raw(blocks), count, values.data());
+  }
+}
+
+template <class Value>
 void fake_quantize(Scheme id, std::span<const BFloat16> master, std::span<const Float16> stored_scales,
                    std::span<Value> values) {
   const QuantScheme& row = scheme(id);
@@ -165,6 +188,14 @@ void decode_blocks(Scheme id, std::span<const std::byte> blocks, std::span<float
       break;  // quant/row_codec.h
   }
   QAT_CHECK(false);
+}
+
+void decode_forward_values(Scheme scheme, std::span<const std::byte> blocks, std::span<BFloat16> values) {
+  decode_forward(scheme, blocks, values);
+}
+
+void decode_forward_values(Scheme scheme, std::span<const std::byte> blocks, std::span<float> values) {
+  decode_forward(scheme, blocks, values);
 }
 
 void fake_quantize_blocks(Scheme scheme, std::span<const BFloat16> master, std::span<const Float16> stored_scales,

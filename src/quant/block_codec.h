@@ -21,6 +21,11 @@ void encode_blocks(Scheme scheme, std::span<const BFloat16> values, std::span<co
 // Decodes whole blocks to the exact fp32 values they stand for.
 void decode_blocks(Scheme scheme, std::span<const std::byte> blocks, std::span<float> values);
 
+// What a GEMM reads of weights that are kept as blocks: bf16(decode(blocks)), for the blocks of a BF16 master bit for bit
+// what fake_quantize_blocks() gives. The float overload holds the same bf16 numbers widened. Quantized schemes only.
+void decode_forward_values(Scheme scheme, std::span<const std::byte> blocks, std::span<BFloat16> values);
+void decode_forward_values(Scheme scheme, std::span<const std::byte> blocks, std::span<float> values);
+
 // The forward value of a fake-quantized BF16 master: bf16(decode(encode(master))), what a GEMM reads.
 // The float overload holds the same bf16 numbers widened. Quantized schemes only.
 void fake_quantize_blocks(Scheme scheme, std::span<const BFloat16> master, std::span<const Float16> stored_scales,

@@ -13,12 +13,16 @@ namespace qat::kernels {
 void encode_q4_0(const float* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes);
 void encode_q4_0(const BFloat16* values, size_t blocks, const Float16* stored_scales, uint8_t* bytes);
 void decode_q4_0(const uint8_t* bytes, size_t blocks, float* values);
+void decode_forward_q4_0(const uint8_t* bytes, size_t blocks, BFloat16* values);
+void decode_forward_q4_0(const uint8_t* bytes, size_t blocks, float* values);
 void fake_quantize_q4_0(const BFloat16* master, size_t blocks, const Float16* stored_scales, BFloat16* values);
 void fake_quantize_q4_0(const BFloat16* master, size_t blocks, const Float16* stored_scales, float* values);
 
 void encode_q8_0(const float* values, size_t blocks, uint8_t* bytes);
 void encode_q8_0(const BFloat16* values, size_t blocks, uint8_t* bytes);
 void decode_q8_0(const uint8_t* bytes, size_t blocks, float* values);
+void decode_forward_q8_0(const uint8_t* bytes, size_t blocks, BFloat16* values);
+void decode_forward_q8_0(const uint8_t* bytes, size_t blocks, float* values);
 void fake_quantize_q8_0(const BFloat16* master, size_t blocks, BFloat16* values);
 void fake_quantize_q8_0(const BFloat16* master, size_t blocks, float* values);
 

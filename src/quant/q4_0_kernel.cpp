@@ -209,7 +209,8 @@ void fake_quantize_q4_0_bfloat16(const BFloat16* master, size_t blocks, const Fl
   fake_quantize_blocks(master, blocks, stored_scales, values);
 }
 
-void decode_q4_0_float(const uint8_t* bytes, size_t blocks, float* values) {
+template <class Store, class Result>
+HWY_INLINE void decode_blocks(const uint8_t* bytes, size_t blocks, Result* values) {
   const Floats tag;
   const Integers integers;
   const Bytes small;
@@ -222,12 +223,22 @@ void decode_q4_0_float(const uint8_t* bytes, size_t blocks, float* values) {
       const auto pair = hn::PromoteTo(integers, hn::LoadU(small, bytes + 2 + i));
       const auto low = hn::Sub(hn::And(pair, hn::Set(integers, 15)), eight);
       const auto high = hn::Sub(hn::ShiftRight<4>(pair), eight);
-      hn::StoreU(hn::Mul(step, hn::ConvertTo(tag, low)), tag, values + i);
-      hn::StoreU(hn::Mul(step, hn::ConvertTo(tag, high)), tag, values + i + kHalf);
+      Store::store(hn::Mul(step, hn::ConvertTo(tag, low)), values + i);
+      Store::store(hn::Mul(step, hn::ConvertTo(tag, high)), values + i + kHalf);
     }
     bytes += scalar::kBytesQ4_0;
     values += kBlockValues;
   }
+}
+
+void decode_q4_0_exact(const uint8_t* bytes, size_t blocks, float* values) {
+  decode_blocks<StoreExact>(bytes, blocks, values);
+}
+void decode_forward_q4_0_float(const uint8_t* bytes, size_t blocks, float* values) {
+  decode_blocks<StoreRounded>(bytes, blocks, values);
+}
+void decode_forward_q4_0_bfloat16(const uint8_t* bytes, size_t blocks, BFloat16* values) {
+  decode_blocks<StoreRounded>(bytes, blocks, values);
 }
 
 }  // namespace qat::HWY_NAMESPACE
@@ -239,7 +250,9 @@ HWY_EXPORT(encode_q4_0_float);
 HWY_EXPORT(encode_q4_0_bfloat16);
 HWY_EXPORT(fake_quantize_q4_0_float);
 HWY_EXPORT(fake_quantize_q4_0_bfloat16);
-HWY_EXPORT(decode_q4_0_float);
+HWY_EXPORT(decode_q4_0_exact);
+HWY_EXPORT(decode_forward_q4_0_float);
+HWY_EXPORT(decode_forward_q4_0_bfloat16);
 
 namespace kernels {
 
@@ -256,7 +269,13 @@ void fake_quantize_q4_0(const BFloat16* master, size_t blocks, const Float16* st
   HWY_DYNAMIC_DISPATCH(fake_quantize_q4_0_bfloat16)(master, blocks, stored_scales, values);
 }
 void decode_q4_0(const uint8_t* bytes, size_t blocks, float* values) {
-  HWY_DYNAMIC_DISPATCH(decode_q4_0_float)(bytes, blocks, values);
+  HWY_DYNAMIC_DISPATCH(decode_q4_0_exact)(bytes, blocks, values);
+}
+void decode_forward_q4_0(const uint8_t* bytes, size_t blocks, float* values) {
+  HWY_DYNAMIC_DISPATCH(decode_forward_q4_0_float)(bytes, blocks, values);
+}
+void decode_forward_q4_0(const uint8_t* bytes, size_t blocks, BFloat16* values) {
+  HWY_DYNAMIC_DISPATCH(decode_forward_q4_0_bfloat16)(bytes, blocks, values);
 }
 
 }  // namespace kernels

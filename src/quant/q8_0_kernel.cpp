@@ -96,7 +96,8 @@ void fake_quantize_q8_0_bfloat16(const BFloat16* master, size_t blocks, BFloat16
   fake_quantize_blocks(master, blocks, values);
 }
 
-void decode_q8_0_float(const uint8_t* bytes, size_t blocks, float* values) {
+template <class Store, class Result>
+HWY_INLINE void decode_blocks(const uint8_t* bytes, size_t blocks, Result* values) {
   const Floats tag;
   const SignedBytes small;
   for (size_t block = 0; block < blocks; ++block, values += kBlockValues, bytes += scalar::kBytesQ8_0) {
@@ -105,9 +106,19 @@ void decode_q8_0_float(const uint8_t* bytes, size_t blocks, float* values) {
     const FloatVector step = hn::Set(tag, to_float(scale));
     for (size_t i = 0; i < kBlockValues; i += hn::Lanes(tag)) {
       const auto codes = hn::PromoteTo(Integers(), hn::LoadU(small, reinterpret_cast<const int8_t*>(bytes + 2 + i)));
-      hn::StoreU(hn::Mul(step, hn::ConvertTo(tag, codes)), tag, values + i);
+      Store::store(hn::Mul(step, hn::ConvertTo(tag, codes)), values + i);
     }
   }
+}
+
+void decode_q8_0_exact(const uint8_t* bytes, size_t blocks, float* values) {
+  decode_blocks<StoreExact>(bytes, blocks, values);
+}
+void decode_forward_q8_0_float(const uint8_t* bytes, size_t blocks, float* values) {
+  decode_blocks<StoreRounded>(bytes, blocks, values);
+}
+void decode_forward_q8_0_bfloat16(const uint8_t* bytes, size_t blocks, BFloat16* values) {
+  decode_blocks<StoreRounded>(bytes, blocks, values);
 }
 
 }  // namespace qat::HWY_NAMESPACE
@@ -119,7 +130,9 @@ HWY_EXPORT(encode_q8_0_float);
 HWY_EXPORT(encode_q8_0_bfloat16);
 HWY_EXPORT(fake_quantize_q8_0_float);
 HWY_EXPORT(fake_quantize_q8_0_bfloat16);
-HWY_EXPORT(decode_q8_0_float);
+HWY_EXPORT(decode_q8_0_exact);
+HWY_EXPORT(decode_forward_q8_0_float);
+HWY_EXPORT(decode_forward_q8_0_bfloat16);
 
 namespace kernels {
 
@@ -136,7 +149,13 @@ void fake_quantize_q8_0(const BFloat16* master, size_t blocks, BFloat16* values)
   HWY_DYNAMIC_DISPATCH(fake_quantize_q8_0_bfloat16)(master, blocks, values);
 }
 void decode_q8_0(const uint8_t* bytes, size_t blocks, float* values) {
-  HWY_DYNAMIC_DISPATCH(decode_q8_0_float)(bytes, blocks, values);
+  HWY_DYNAMIC_DISPATCH(decode_q8_0_exact)(bytes, blocks, values);
+}
+void decode_forward_q8_0(const uint8_t* bytes, size_t blocks, float* values) {
+  HWY_DYNAMIC_DISPATCH(decode_forward_q8_0_float)(bytes, blocks, values);
+}
+void decode_forward_q8_0(const uint8_t* bytes, size_t blocks, BFloat16* values) {
+  HWY_DYNAMIC_DISPATCH(decode_forward_q8_0_bfloat16)(bytes, blocks, values);
 }
 
 }  // namespace kernels

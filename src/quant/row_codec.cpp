@@ -36,6 +36,20 @@ void encode_all(Scheme id, std::span<const Value> values, std::span<const float>
   }
 }
 
+void store(float value, float& target) { target = value; }
+void store(float value, BFloat16& target) { target = to_bfloat16(value); }
+
+template <class Value>
+void decode_all(std::span<const int8_t> codes, std::span<const float> scales, int64_t width, std::span<Value> values) {
+  check_sizes(codes.size(), scales.size(), width, values.size());
+  size_t i = 0;
+  for (const float scale : scales) {
+    for (const size_t end = i + static_cast<size_t>(width); i < end; ++i) {
+      store(grid::integer_value(codes[i], scale), values[i]);
+    }
+  }
+}
+
 }  // namespace
 
 void encode_groups(Scheme id, std::span<const BFloat16> values, std::span<const float> scales, int64_t width,
@@ -50,12 +64,12 @@ void encode_groups(Scheme id, std::span<const float> values, std::span<const flo
 
 void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
                    std::span<float> values) {
-  check_sizes(codes.size(), scales.size(), width, values.size());
-  size_t i = 0;
-  for (const float scale : scales) {
-    for (const size_t end = i + static_cast<size_t>(width); i < end; ++i)
-      values[i] = grid::integer_value(codes[i], scale);
-  }
+  decode_all(codes, scales, width, values);
+}
+
+void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
+                   std::span<BFloat16> values) {
+  decode_all(codes, scales, width, values);
 }
 
 bool groups_share_scales(std::span<const float> scales, int64_t groups) {

@@ -21,6 +21,10 @@ void encode_groups(Scheme scheme, std::span<const float> values, std::span<const
 void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
                    std::span<float> values);
 
+// The same rounded to BF16.
+void decode_groups(std::span<const int8_t> codes, std::span<const float> scales, int64_t width,
+                   std::span<BFloat16> values);
+
 // Whether every run of `groups` scales, two or more, is one number: the slices of a table's row that share a scale.
 bool groups_share_scales(std::span<const float> scales, int64_t groups);
 

@@ -49,6 +49,15 @@ HWY_INLINE void store_bfloat16(FloatVector value, BFloat16* values) {
   hn::StoreU(hn::TruncateTo(HalfWords(), bfloat16_bits(value)), HalfWords(), &values->bits);
 }
 
+// How decoded values are stored: exact, or rounded to BF16.
+struct StoreExact {
+  static HWY_INLINE void store(FloatVector value, float* target) { hn::StoreU(value, Floats(), target); }
+};
+struct StoreRounded {
+  static HWY_INLINE void store(FloatVector value, float* target) { store_bfloat16(value, target); }
+  static HWY_INLINE void store(FloatVector value, BFloat16* target) { store_bfloat16(value, target); }
+};
+
 // The block as floats, for the scalar rules.
 HWY_INLINE void widen_block(const float* values, float* block) {
   for (size_t i = 0; i < kBlockValues; ++i) block[i] = values[i];

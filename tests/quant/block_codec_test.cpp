@@ -86,6 +86,12 @@ void expect_equals_scalar_rules(Scheme id, const std::vector<float>& values, con
   std::vector<BFloat16> fake_bfloat16(values.size());
   fake_quantize_blocks(id, master, stored, std::span(fake_bfloat16));
   ASSERT_EQ(bits(test::widen(fake_bfloat16)), bits(from_master.fake_quantized));
+
+  // By way of the blocks.
+  decode_forward_values(id, from_master.blocks, std::span(fake));
+  ASSERT_EQ(bits(fake), bits(from_master.fake_quantized));
+  decode_forward_values(id, from_master.blocks, std::span(fake_bfloat16));
+  ASSERT_EQ(bits(test::widen(fake_bfloat16)), bits(from_master.fake_quantized));
 }
 
 // Scales near those of the rule, and some that are far off, zero, negative or subnormal.

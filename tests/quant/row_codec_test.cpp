@@ -134,6 +134,9 @@ TEST_P(RowCodec, FakeQuantizationIsDecodedEncodingWithoutNegativeZeros) {
     encode_groups(GetParam(), std::span<const float>(values), {&scale, 1}, static_cast<int64_t>(values.size()), codes);
     decode_groups(codes, {&scale, 1}, static_cast<int64_t>(values.size()), decoded);
     ASSERT_EQ(bits(decoded), bits(wanted));
+    std::vector<BFloat16> narrow(values.size());
+    decode_groups(codes, {&scale, 1}, static_cast<int64_t>(values.size()), narrow);
+    ASSERT_EQ(narrow, test::to_bfloat16(wanted));
     std::vector<float> in_place = values;
     fake_quantize_group(GetParam(), in_place, scale, in_place);
     ASSERT_EQ(bits(in_place), bits(wanted));

@@ -142,6 +142,9 @@ TEST(MemoryEstimate, IsWhatAStepTakes) {
        "optimizer.kind=adafactor", "optimizer.masters=bfloat16"},
       {"plan=q4_0", "optimizer.kind=adafactor", "optimizer.masters=bfloat16", "gradient_accumulation=1",
        "optimizer.step_in_backward=true", "activation_checkpointing=layers"},
+      {"plan=q4_0", "quantization.keep=codes", "activation_checkpointing=layers", "gradient_accumulation=1"},
+      {"plan=mobile-w4", "kv_cache=plan", "quantization.keep=nothing", "activation_checkpointing=layers"},
+      {"plan=q4_0", "quantization.keep=codes", "micro_batch_sequences=4"},
       {"plan=q4_0", "initialize=pretrained", "lora.rank=8", "micro_batch_sequences=4"}};
   for (const char* dtype : {"dtype=float32", "dtype=bfloat16"}) {
     for (std::vector<std::string> overrides : runs) {
@@ -175,6 +178,8 @@ TEST(MemoryEstimate, ARunThatDoesNotFitIsRefusedWithWhatWouldFit) {
       [&] { check(run.config("a"), 0.9); },
       {"needs at least", "available", "activation_checkpointing=layers: ", "optimizer.kind=adamw8bit: ",
        "optimizer.kind=adafactor: ", "optimizer.masters=bfloat16: ", "sequence_length=32: ", "memory_check=warn"});
+  expect_error([&] { check(run.config("a", {"activation_checkpointing=layers"}), 0.9); },
+               {"quantization.keep=codes: ", "quantization.keep=nothing: "});
   ::testing::internal::CaptureStderr();
   EXPECT_NO_THROW(check(run.config("a", {"memory_check=warn"}), 0.9));
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("needs at least"), std::string::npos);
@@ -193,6 +198,11 @@ TEST(MemoryEstimate, SettingsThatSaveMemoryAreSeenToSaveIt) {
                               "optimizer.masters=bfloat16", "sequence_length=32", "freeze_tables=yes"}) {
     EXPECT_LT(needed({many, setting}), whole) << setting;
   }
+  const auto keeping = [&](const char* what) {
+    return needed({"activation_checkpointing=layers", std::string("quantization.keep=") + what});
+  };
+  EXPECT_LT(keeping("codes"), keeping("values"));
+  EXPECT_LT(keeping("nothing"), keeping("codes"));
 }
 
 TEST(AvailableMemory, IsMoreThanNothingAndLessThanTheMachineHas) {
