@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "fake_quant/tensor_values.h"
 #include "quant/block_codec.h"
+#include "quant/block_scales.h"
 
 namespace qat {
 
@@ -25,6 +26,10 @@ void for_pieces(int64_t values, const Run& run) {
     const int64_t first = begin * kPiece;
     run(static_cast<size_t>(first), static_cast<size_t>(std::min(end * kPiece, values) - first));
   });
+}
+
+std::span<const Float16> all_of(const at::Tensor& scales) {
+  return scales.defined() ? values_of<const Float16>(scales) : std::span<const Float16>();
 }
 
 // The scales of `count` values from `first` on.
@@ -53,30 +58,32 @@ at::Tensor as_bfloat16(const at::Tensor& master) {
   return master.detach().to(at::kBFloat16).contiguous();
 }
 
-at::Tensor block_values(Scheme id, const at::Tensor& master, std::span<const Float16> stored_scales) {
+at::Tensor block_values(Scheme id, const at::Tensor& master, const at::Tensor& scales) {
   const c10::NoGradGuard no_grad;
   const at::Tensor input = as_bfloat16(master);
   const auto masters = values_of<const BFloat16>(input);
+  const auto all_scales = all_of(scales);
   at::Tensor result = empty_values(master);
   with_values(result, [&](auto values) {
     for_pieces(master.numel(), [&](size_t first, size_t count) {
-      fake_quantize_blocks(id, masters.subspan(first, count), part_of(stored_scales, id, first, count),
+      fake_quantize_blocks(id, masters.subspan(first, count), part_of(all_scales, id, first, count),
                            values.subspan(first, count));
     });
   });
   return result;
 }
 
-at::Tensor encoded_blocks(Scheme id, const at::Tensor& master, std::span<const Float16> stored_scales) {
+at::Tensor encoded_blocks(Scheme id, const at::Tensor& master, const at::Tensor& scales) {
   const c10::NoGradGuard no_grad;
   const QuantScheme& row = scheme(id);
   const at::Tensor input = as_bfloat16(master);
   const auto masters = values_of<const BFloat16>(input);
+  const auto all_scales = all_of(scales);
   at::Tensor result = at::empty({row.row_bytes(master.numel())}, at::kByte);
   const auto blocks = values_of<std::byte>(result);
   for_pieces(master.numel(), [&](size_t first, size_t count) {
     const auto from = static_cast<size_t>(row.row_bytes(static_cast<int64_t>(first)));
-    encode_blocks(id, masters.subspan(first, count), part_of(stored_scales, id, first, count),
+    encode_blocks(id, masters.subspan(first, count), part_of(all_scales, id, first, count),
                   blocks.subspan(from, static_cast<size_t>(row.row_bytes(static_cast<int64_t>(count)))));
   });
   return result;
@@ -93,6 +100,19 @@ at::Tensor values_of_blocks(Scheme id, const at::Tensor& blocks, const at::Tenso
       decode_forward_values(id, bytes.subspan(from, static_cast<size_t>(row.row_bytes(static_cast<int64_t>(count)))),
                             values.subspan(first, count));
     });
+  });
+  return result;
+}
+
+at::Tensor searched_block_scales(const at::Tensor& master) {
+  const at::Tensor input = as_bfloat16(master);
+  const auto masters = values_of<const BFloat16>(input);
+  const auto block = static_cast<size_t>(scheme(Scheme::Q4_0).block_size);
+  QAT_CHECK(masters.size() % block == 0);
+  at::Tensor result = at::empty({static_cast<int64_t>(masters.size() / block)}, at::kHalf);
+  const auto scales = values_of<Float16>(result);
+  for_pieces(master.numel(), [&](size_t first, size_t count) {
+    search_block_scales(masters.subspan(first, count), scales.subspan(first / block, count / block));
   });
   return result;
 }

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "fake_quant/block_values.h"
 #include "quant/grid.h"
 
 namespace qat {
@@ -28,21 +29,22 @@ void FakeQuantSet::keep(Keep kept) {
 }
 
 void FakeQuantSet::changed() {
-  for (const auto& quantizer : weights) quantizer->master_changed();
+  for (const auto& quantizer : weights) quantizer->changed();
   for (const auto& quantizer : row_weights) quantizer->changed();
   for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
 }
 
 void FakeQuantSet::learned_weights_changed() {
-  const auto learns = [this](const std::string& weight) {
+  const auto learns = [this](const std::string& weight, const LearnedScale* scale) {
     const Projection& projection = model->projection(weight);
-    return projection.weight.requires_grad() || projection.weight_delta != nullptr;
+    const bool scale_learns = scale != nullptr && scale->log_change().requires_grad();
+    return projection.weight.requires_grad() || projection.weight_delta != nullptr || scale_learns;
   };
   for (const auto& quantizer : weights) {
-    if (learns(quantizer->name())) quantizer->master_changed();
+    if (learns(quantizer->name(), quantizer->learned_scale())) quantizer->changed();
   }
   for (const auto& quantizer : row_weights) {
-    if (learns(quantizer->name()) || quantizer->scale().log_change().requires_grad()) quantizer->changed();
+    if (learns(quantizer->name(), &quantizer->scale())) quantizer->changed();
   }
   for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
 }
@@ -109,8 +111,20 @@ std::map<std::string, at::Tensor, std::less<>> FakeQuantSet::row_scales() const 
   return result;
 }
 
+std::map<std::string, at::Tensor, std::less<>> FakeQuantSet::block_scales() const {
+  std::map<std::string, at::Tensor, std::less<>> result;
+  for (const auto& quantizer : weights) {
+    const at::Tensor scales = quantizer->stored_scales(model->projection(quantizer->name()).merged_weight());
+    if (scales.defined()) result.emplace(quantizer->name(), scales);
+  }
+  return result;
+}
+
 std::vector<LearnedScale*> FakeQuantSet::scales() {
   std::vector<LearnedScale*> result;
+  for (const auto& quantizer : weights) {
+    if (LearnedScale* scale = quantizer->learned_scale()) result.push_back(scale);
+  }
   for (const auto& quantizer : row_weights) result.push_back(&quantizer->scale());
   for (const StaticEdge& edge : edges) result.push_back(&edge.quantizer->scale());
   return result;
@@ -129,7 +143,13 @@ StaticScales FakeQuantSet::static_scales() const {
   return result;
 }
 
-void FakeQuantSet::find_row_scales(RowScaleMethod method) {
+void FakeQuantSet::find_weight_scales(RowScaleMethod method) {
+  for (const auto& quantizer : weights) {
+    const LearnedScale* scale = quantizer->learned_scale();
+    if (scale == nullptr || scale->is_given()) continue;
+    const at::Tensor master = model->projection(quantizer->name()).merged_weight();
+    quantizer->learn_scales(searched_block_scales(master), /*given=*/false);
+  }
   for (const auto& quantizer : row_weights) {
     if (quantizer->scale().is_given()) continue;
     quantizer->find_scales(model->projection(quantizer->name()).merged_weight(), method);

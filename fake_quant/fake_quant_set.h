@@ -95,12 +95,14 @@ class FakeQuantSet {
 
   // Scales of rows as a checkpoint stores them, by weight.
   std::map<std::string, at::Tensor, std::less<>> row_scales() const;
-  // Every scale that is a free number: of rows, edges and integer caches.
+  // The same of blocks whose scales do not follow the scheme's rule, fp16.
+  std::map<std::string, at::Tensor, std::less<>> block_scales() const;
+  // Every scale that is a free number: of learned blocks, rows, edges and integer caches.
   std::vector<LearnedScale*> scales();
   StaticScales static_scales() const;
 
-  // Finds the scales of rows again that no checkpoint gave, from the masters as they are now.
-  void find_row_scales(RowScaleMethod method);
+  // Finds the scales of rows and of learned blocks again that no checkpoint gave, from the masters as they are now.
+  void find_weight_scales(RowScaleMethod method);
 
   // Edges without a scale.
   bool needs_calibration() const;

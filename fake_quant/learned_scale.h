@@ -12,8 +12,8 @@ class LearnedScale {
  public:
   explicit LearnedScale(std::string name) : name_(std::move(name)) {}
 
-  // `start` fp32 [groups], positive. Sets log_change to zeros. A scale that a checkpoint or the format gives is
-  // `given`: data do not replace it.
+  // `start` fp32 [groups], not 0, of either sign, which stays. Sets log_change to zeros. A scale that a checkpoint or
+  // the format gives is `given`: data do not replace it.
   void set_start(const at::Tensor& start, bool given);
   bool is_set() const { return start_.defined(); }
   bool is_given() const { return given_; }

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "fake_quant/block_values.h"
 #include "quant/key_value_rotation.h"
 
 namespace qat {
@@ -13,18 +14,31 @@ namespace {
 // What transformers' and LiteRT's mobile checkpoints have for values of unit RMS: clipped at 6 (mobile_format.md 1.5).
 constexpr float kNormedValueScale = 6.0f / 127.0f;
 
+// Scales that somebody brings for a weight whose plan says `stored`; none where they may be found instead.
+std::span<const Float16> brought_scales(const WeightSpec& weight, const WeightPlan& rule, const KnownScales& known) {
+  if (known.block_method == BlockScaleMethod::Searched) return {};
+  const auto scales = known.blocks ? known.blocks(weight.name) : std::span<const Float16>();
+  if (scales.empty() && known.block_method == BlockScaleMethod::Learned) return {};
+  const int64_t blocks = weight.elements() / scheme(rule.scheme).block_size;
+  if (static_cast<int64_t>(scales.size()) != blocks) {
+    fail(weight.name, ": the plan wants stored scales, ", blocks, " of them; found ", scales.size());
+  }
+  return scales;
+}
+
 void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const WeightPlan& rule,
                          const KnownScales& known) {
-  std::span<const Float16> scales;
-  if (rule.scales == ScaleSource::Stored) {
-    scales = known.blocks ? known.blocks(weight.name) : scales;
-    const int64_t blocks = weight.elements() / scheme(rule.scheme).block_size;
-    if (static_cast<int64_t>(scales.size()) != blocks) {
-      fail(weight.name, ": the plan wants stored scales, ", blocks, " of them; found ", scales.size());
-    }
-  }
+  Projection& projection = set.model->projection(weight.name);
+  const bool is_stored = rule.scales == ScaleSource::Stored;
+  const auto scales = is_stored ? brought_scales(weight, rule, known) : std::span<const Float16>();
   auto quantizer = std::make_shared<WeightFakeQuantizer>(weight.name, rule.scheme, scales);
-  set.model->projection(weight.name).weight_transform = quantizer;
+  if (is_stored && known.block_method == BlockScaleMethod::Searched) quantizer->search_scales();
+  if (is_stored && known.block_method == BlockScaleMethod::Learned) {
+    const at::Tensor master = projection.merged_weight();
+    const at::Tensor start = scales.empty() ? searched_block_scales(master) : quantizer->stored_scales(master);
+    quantizer->learn_scales(start, /*given=*/!scales.empty());
+  }
+  projection.weight_transform = quantizer;
   set.weights.push_back(std::move(quantizer));
 }
 

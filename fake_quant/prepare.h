@@ -14,10 +14,12 @@ namespace qat {
 
 // Scales that exist already. What is missing is found from the masters (rows) or by calibration (edges).
 struct KnownScales {
-  std::function<std::span<const Float16>(const std::string& weight)> blocks;  // one per block
+  std::function<std::span<const Float16>(const std::string& weight)> blocks;  // one per block; may give none
   std::function<std::span<const float>(const std::string& weight)> rows;      // as stored; may give none
   const StaticScales* edges = nullptr;                                        // may be null
   RowScaleMethod row_method = RowScaleMethod::Searched;
+  // Of blocks whose plan says `stored`: Rule takes those of `blocks`, Learned starts from them where there are some.
+  BlockScaleMethod block_method = BlockScaleMethod::Rule;
 
   // Those of a checkpoint folder, which must outlive the result.
   static KnownScales of(const ModelFolder& folder);

@@ -1,5 +1,6 @@
 #include "fake_quant/weight_fake_quantizer.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 
 #include <algorithm>
@@ -7,41 +8,85 @@
 #include <vector>
 
 #include "core/error.h"
+#include "fake_quant/block_fake_quantize.h"
 #include "fake_quant/block_values.h"
 #include "fake_quant/straight_through.h"
 #include "fake_quant/tensor_values.h"
 #include "quant/block_codec.h"
+#include "quant/block_scales.h"
 #include "quant/quantized_digest.h"
 
 namespace qat {
 
 namespace {
 
-constexpr int64_t kPiece = int64_t{1} << 20;  // values whose blocks exist at a time; a multiple of every block size
+constexpr int64_t kPiece = int64_t{1} << 20;   // values whose blocks exist at a time; a multiple of every block size
+constexpr double kStartOfZeroScale = 0x1p-14;  // the smallest normal fp16
+
+at::Tensor rounded(const at::Tensor& scales) {
+  at::Tensor result = at::empty(scales.sizes(), at::kHalf);
+  round_block_scales(values_of<const float>(scales), values_of<Float16>(result));
+  return result;
+}
 
 }  // namespace
 
 WeightFakeQuantizer::WeightFakeQuantizer(std::string name, Scheme scheme_id, std::span<const Float16> stored_scales)
-    : name_(std::move(name)), scheme_(scheme_id), stored_scales_(stored_scales) {
+    : name_(std::move(name)), scheme_(scheme_id) {
   QAT_CHECK(scheme(scheme_id).is_quantized());
+  if (stored_scales.empty()) return;
+  scales_ = at::empty({static_cast<int64_t>(stored_scales.size())}, at::kHalf);
+  std::copy(stored_scales.begin(), stored_scales.end(), values_of<Float16>(scales_).begin());
+}
+
+void WeightFakeQuantizer::search_scales() {
+  QAT_CHECK(scheme_ == Scheme::Q4_0 && !scales_.defined());
+  searches_ = true;
+}
+
+void WeightFakeQuantizer::learn_scales(const at::Tensor& start, bool given) {
+  QAT_CHECK(scheme_ == Scheme::Q4_0 && !searches_);
+  if (!learned_) learned_.emplace(name_);
+  learned_->set_start(start.to(at::kFloat).masked_fill(start.eq(0), kStartOfZeroScale), given);
+  changed();
+}
+
+void WeightFakeQuantizer::set_keep(Keep keep) {
+  keep_ = keep;
+  kept_ = at::Tensor();
+}
+
+void WeightFakeQuantizer::changed() {
+  kept_ = at::Tensor();
+  if (!learned_) return;
+  learned_->changed();
+  scales_ = rounded(learned_->values());
+}
+
+at::Tensor WeightFakeQuantizer::scales_of(const at::Tensor& part, int64_t first_block) const {
+  if (searches_) return searched_block_scales(part);
+  if (!scales_.defined()) return {};
+  return scales_.narrow(0, first_block, part.numel() / scheme(scheme_).block_size);
 }
 
 at::Tensor WeightFakeQuantizer::apply(const at::Tensor& master) {
   if (!enabled_) return master;
   fired_ = true;
-  return straight_through(master, forward_value(master));
+  const at::Tensor value = forward_value(master);
+  return learned_ ? block_fake_quantize(master, learned_->log_change(), scales_, value)
+                  : straight_through(master, value);
 }
 
 at::Tensor WeightFakeQuantizer::forward_value(const at::Tensor& master) {
   switch (keep_) {
     case Keep::Values:
-      if (!kept_.defined()) kept_ = block_values(scheme_, master, stored_scales_);
+      if (!kept_.defined()) kept_ = block_values(scheme_, master, scales_of(master, 0));
       return kept_;
     case Keep::Codes:
-      if (!kept_.defined()) kept_ = encoded_blocks(scheme_, master, stored_scales_);
+      if (!kept_.defined()) kept_ = encoded_blocks(scheme_, master, scales_of(master, 0));
       return values_of_blocks(scheme_, kept_, master);
     case Keep::Nothing:
-      return block_values(scheme_, master, stored_scales_);
+      return block_values(scheme_, master, scales_of(master, 0));
   }
   QAT_CHECK(false);
   return {};
@@ -51,33 +96,23 @@ at::Tensor WeightFakeQuantizer::apply_rows(const at::Tensor& master, const at::T
   const at::Tensor gathered = at::index_select(master, 0, rows);
   if (!enabled_) return gathered;
   fired_ = true;
-  std::vector<Float16> gathered_scales;
-  if (!stored_scales_.empty()) {
-    const auto per_row = static_cast<size_t>(master.size(-1) / scheme(scheme_).block_size);
-    for (const int64_t row : values_of<const int64_t>(rows.contiguous())) {
-      const auto scales = stored_scales_.subspan(static_cast<size_t>(row) * per_row, per_row);
-      gathered_scales.insert(gathered_scales.end(), scales.begin(), scales.end());
-    }
-  }
-  return straight_through(gathered, block_values(scheme_, gathered, gathered_scales));
+  const auto gather = [&](const at::Tensor& of_blocks) {
+    return at::index_select(of_blocks.view({master.size(0), -1}), 0, rows).reshape({-1});
+  };
+  const at::Tensor scales = scales_.defined() ? gather(scales_) : scales_of(gathered, 0);
+  const at::Tensor value = block_values(scheme_, gathered, scales);
+  return learned_ ? block_fake_quantize(gathered, gather(learned_->log_change()), scales, value)
+                  : straight_through(gathered, value);
 }
 
 WeightDigest WeightFakeQuantizer::digest(const at::Tensor& master) const {
   const QuantScheme& row = scheme(scheme_);
-  const auto block = static_cast<size_t>(row.block_size);
   QuantizedDigest digest(scheme_);
   const at::Tensor flat = master.detach().reshape({-1});
-  std::vector<std::byte> blocks;
   for (int64_t first = 0; first < flat.numel(); first += kPiece) {
-    const int64_t count = std::min(kPiece, flat.numel() - first);
-    const at::Tensor part = as_bfloat16(flat.narrow(0, first, count));
-    const auto values = values_of<const BFloat16>(part);
-    const auto scales = stored_scales_.empty() ? stored_scales_
-                                               : stored_scales_.subspan(static_cast<size_t>(first) / block,
-                                                                        static_cast<size_t>(count) / block);
-    blocks.resize(static_cast<size_t>(row.row_bytes(count)));
-    encode_blocks(scheme_, values, scales, blocks);
-    digest.update(blocks);
+    const at::Tensor part = flat.narrow(0, first, std::min(kPiece, flat.numel() - first));
+    const at::Tensor blocks = encoded_blocks(scheme_, part, scales_of(part, first / row.block_size));
+    digest.update(values_of<const std::byte>(blocks));
   }
   const auto result = digest.finish();
   return {result.codes, result.scales, {}};

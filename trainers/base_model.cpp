@@ -19,7 +19,10 @@ std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const Weight
   if (config.kv_cache == "none") plan.key_value_cache.reset();
   if (config.kv_cache == "q8_0") plan.key_value_cache = Scheme::Q8_0;
   if (config.kv_cache == "int8") plan.key_value_cache = Scheme::Int8;
+  const bool frees_scales = block_scale_method(config.quantization) != BlockScaleMethod::Rule;
   for (auto& [name, weight] : plan.weights) {
+    const QuantScheme& rule = scheme(weight.scheme);
+    if (frees_scales && rule.allows_stored_scales && !rule.has_row_scales()) weight.scales = ScaleSource::Stored;
     if (config.activations != "plan") weight.quantizes_output = false;
     if (config.activations == "none") weight.quantizes_input = false;
   }
@@ -39,10 +42,11 @@ BaseModel::BaseModel(const TrainConfig& config)
   plan_ = resolve_plan(config, table_, folder_);
   if (!plan_) return;
   row_method_ = row_scale_method(config.quantization);
+  block_method_ = block_scale_method(config.quantization);
   keep_ = keep_of(config.quantization);
   for (const auto& [name, weight] : plan_->weights) {
     const bool needs_blocks = weight.scales == ScaleSource::Stored && !scheme(weight.scheme).has_row_scales();
-    if (needs_blocks && stored_scales(name).empty()) {
+    if (needs_blocks && block_method_ == BlockScaleMethod::Rule && stored_scales(name).empty()) {
       fail(path_.string(), ": the plan \"", plan_->name, "\" wants stored scales of ", name,
            ", and this folder has none");
     }
@@ -62,6 +66,7 @@ FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model) const {
   KnownScales known;
   if (folder_ && folder_->plan()) known = scales_of_folder();
   known.row_method = row_method_;
+  known.block_method = block_method_;
   return attach(model, known);
 }
 
@@ -69,13 +74,17 @@ FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model, const FakeQuantSet
   if (!plan_) return {};
   const StaticScales edges = like.static_scales();
   const auto rows = like.row_scales();
+  const auto blocks = like.block_scales();
   KnownScales known;
   known.edges = &edges;
   known.rows = [&rows](const std::string& weight) {
     const at::Tensor& scales = rows.at(weight);
     return std::span<const float>(scales.const_data_ptr<float>(), static_cast<size_t>(scales.numel()));
   };
-  known.blocks = [this](const std::string& weight) { return stored_scales(weight); };
+  known.blocks = [&blocks](const std::string& weight) {
+    const at::Tensor& scales = blocks.at(weight);
+    return std::span(static_cast<const Float16*>(scales.const_data_ptr()), static_cast<size_t>(scales.numel()));
+  };
   return attach(model, known);
 }
 

@@ -28,8 +28,8 @@ class BaseModel {
 
   // Loads or draws the weights.
   void fill(Gemma4Model& model, uint64_t seed) const;
-  // Attaches the plan's fake quantizers to a filled model; an empty set without a plan. Scales come from the folder where it
-  // has them. Static edges may still need calibration.
+  // Attaches the plan's fake quantizers to a filled model; an empty set without a plan. Scales come from the folder
+  // where it has them. Static edges may still need calibration.
   FakeQuantSet attach_fake_quant(Gemma4Model& model) const;
   // The same with the present scales of another set of the same plan.
   FakeQuantSet attach_fake_quant(Gemma4Model& model, const FakeQuantSet& like) const;
@@ -46,6 +46,7 @@ class BaseModel {
   std::optional<ModelFolder> folder_;
   std::optional<ResolvedPlan> plan_;
   RowScaleMethod row_method_ = RowScaleMethod::Searched;
+  BlockScaleMethod block_method_ = BlockScaleMethod::Rule;
   Keep keep_ = Keep::Values;
 };
 

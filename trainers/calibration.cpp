@@ -25,12 +25,17 @@ RowScaleMethod row_scale_method(const QuantizationConfig& config) {
   return config.row_scales == "absolute_max" ? RowScaleMethod::AbsoluteMax : RowScaleMethod::Searched;
 }
 
+BlockScaleMethod block_scale_method(const QuantizationConfig& config) {
+  if (config.block_scales == "search") return BlockScaleMethod::Searched;
+  return config.block_scales == "learned" ? BlockScaleMethod::Learned : BlockScaleMethod::Rule;
+}
+
 void find_scales_when_due(const QuantizationConfig& config, int64_t step, const Gemma4Model& model,
                           FakeQuantSet& fake_quant, TrainingData& data) {
   if (step == 0) return;
   const QuantizedParts before = quantized_parts_at(config, step - 1);
   const QuantizedParts now = quantized_parts_at(config, step);
-  if (now.weights && !before.weights) fake_quant.find_row_scales(row_scale_method(config));
+  if (now.weights && !before.weights) fake_quant.find_weight_scales(row_scale_method(config));
   const QuantizedParts starting{false, now.activations && !before.activations, now.caches && !before.caches};
   if ((starting.activations || starting.caches) && !fake_quant.edges.empty()) {
     calibrate(model, fake_quant, data.first_rows(config.calibration.rows), config.calibration, starting);

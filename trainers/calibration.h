@@ -14,6 +14,9 @@ namespace qat {
 // How the configuration wants the scales of rows to be found.
 RowScaleMethod row_scale_method(const QuantizationConfig& config);
 
+// The same for the scales of Q4_0 blocks.
+BlockScaleMethod block_scale_method(const QuantizationConfig& config);
+
 // Finds scales again where a part of the quantization starts with this step (from 0) and not with the first: weights
 // have moved since. Scales that a checkpoint gave stay.
 void find_scales_when_due(const QuantizationConfig& config, int64_t step, const Gemma4Model& model,

@@ -7,6 +7,7 @@
 
 #include "core/output_file.h"
 #include "fake_quant/make_witness.h"
+#include "fake_quant/tensor_values.h"
 
 namespace qat {
 namespace fs = std::filesystem;
@@ -59,6 +60,7 @@ void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, F
                              int64_t step) const {
   const Witness witness = witness_of(base_, model, fake_quant, witness_prompts_);
   const auto row_scales = fake_quant.row_scales();
+  const auto block_scales = fake_quant.block_scales();
   CheckpointContents contents;
   contents.base_folder = &base_.path();
   contents.base_tensors = base_.folder() == nullptr ? nullptr : &base_.folder()->tensors();
@@ -68,12 +70,11 @@ void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, F
     write_as_bfloat16(model.merged_parameter(weight.name), write);
   };
   if (base_.plan() != nullptr) {
-    for (const auto& [name, plan] : base_.plan()->weights) {
-      if (plan.scales != ScaleSource::Stored || scheme(plan.scheme).has_row_scales()) continue;
-      contents.stored_scales.emplace(name, base_.stored_scales(name));
+    for (const auto& [name, scales] : block_scales) {
+      contents.stored_scales.emplace(name, values_of<const Float16>(scales));
     }
     for (const auto& [name, scales] : row_scales) {
-      contents.row_scales.emplace(name, std::span(scales.const_data_ptr<float>(), static_cast<size_t>(scales.numel())));
+      contents.row_scales.emplace(name, values_of<const float>(scales));
     }
     contents.static_scales = fake_quant.static_scales();
   }

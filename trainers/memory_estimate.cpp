@@ -11,6 +11,7 @@
 #include "model/chunked_head.h"
 #include "trainers/activation_memory.h"
 #include "trainers/moment_codec.h"
+#include "trainers/quantized_memory.h"
 
 namespace qat {
 
@@ -18,7 +19,6 @@ namespace {
 
 constexpr int64_t kFloat = 4;
 constexpr int64_t kProductTile = int64_t{64} << 20;  // fp32 copies that BF16 products make (weight_product.cpp)
-constexpr int64_t kScaleBytes = 7 * kFloat;          // of a row's scale: start, change, value, gradient, AdamW's state
 
 int64_t elements_of(const WeightTable& table) {
   int64_t elements = 0;
@@ -39,6 +39,7 @@ class Estimator {
   Estimator(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen)
       : config_(config),
         base_(base),
+        quantized_(config, base),
         model_(base.config()),
         value_(config.computes_in_bfloat16() ? 2 : kFloat),
         tokens_(config.micro_batch_sequences * std::min(config.sequence_length, model_.max_positions)),
@@ -61,7 +62,7 @@ class Estimator {
                            {"masters", config_.optimizer.masters == "float32" ? kFloat * trained_values() : 0},
                            {"moments", moments_bytes()},
                            {"adapters", adapter_bytes()},
-                           {"fake-quantized weights", quantized_bytes(value_)},
+                           {"fake-quantized weights", quantized_.held(value_)},
                            {"teacher and reference", other_models()},
                            {"gradients", peak.gradients},
                            {"activations", peak.activations},
@@ -108,39 +109,6 @@ class Estimator {
     return weight.rows() + weight.elements() / weight.shape[weight.shape.size() - 2];
   }
 
-  const QuantScheme& scheme_of(const WeightSpec& weight) const { return scheme(base_.plan()->of(weight.name).scheme); }
-  bool keeps(const char* what) const { return config_.quantization.keep == what; }
-
-  // How many values of a weight are quantized as a whole: none of tables that are only looked up.
-  int64_t whole_values(const WeightSpec& weight) const {
-    if (base_.plan() == nullptr || !is_matrix(weight.role) || !scheme_of(weight).is_quantized()) return 0;
-    return !is_table(weight.role) || weight.name == head().name ? weight.elements() : 0;
-  }
-
-  // What quantizers hold between uses.
-  int64_t quantized_bytes(int64_t value) const {
-    int64_t bytes = 0;
-    if (base_.plan() == nullptr) return bytes;
-    for (const WeightSpec& weight : base_.table().weights()) {
-      const QuantScheme& rule = scheme_of(weight);
-      if (rule.has_row_scales()) bytes += kScaleBytes * weight.row_scales();
-      if (keeps("values")) bytes += value * whole_values(weight);
-      if (keeps("codes")) bytes += rule.row_bytes(whole_values(weight));
-    }
-    return bytes;
-  }
-
-  // Forward values that are made at every use: a layer's (or those outside of layers, but for the head's) stay with
-  // autograd until its backward pass.
-  int64_t passing_values(const std::optional<int64_t>& layer) const {
-    int64_t values = 0;
-    for (const WeightSpec& weight : base_.table().weights()) {
-      if (weight.layer == layer && weight.name != head().name) values += whole_values(weight);
-    }
-    return keeps("values") ? 0 : value_ * values;
-  }
-  int64_t passing_head(int64_t value) const { return keeps("values") ? 0 : value * whole_values(head()); }
-
   int64_t other_models() const {
     int64_t bytes = 0;
     if (config_.distills()) {
@@ -180,8 +148,8 @@ class Estimator {
 
   // A BF16 run computes its witness on an fp32 copy with quantizers of its own.
   Moment saving() const {
-    const int64_t copy = value_ == kFloat ? 0 : kFloat * elements_of(base_.table()) + quantized_bytes(kFloat);
-    return {"saving a checkpoint", 0, 0, copy + passing_head(kFloat) + logits_bytes()};
+    const int64_t copy = value_ == kFloat ? 0 : kFloat * elements_of(base_.table()) + quantized_.held(kFloat);
+    return {"saving a checkpoint", 0, 0, copy + quantized_.passing_head(kFloat) + logits_bytes()};
   }
 
   // The last of gradient_accumulation passes, from the loss back to the embeddings.
@@ -195,12 +163,14 @@ class Estimator {
     const int64_t held = adds_up ? held_value * trained_values() : 0;
     const int64_t growth = in_backward || (adds_up && value_ == kFloat) ? 0 : value_;
     int64_t activations = tokens_ * per_token_.kept(recomputed);
-    activations += passing_values(std::nullopt);
-    for (int64_t layer = 0; !recomputed && layer < model_.layer_count(); ++layer) activations += passing_values(layer);
+    activations += quantized_.passing(std::nullopt, value_);
+    for (int64_t layer = 0; !recomputed && layer < model_.layer_count(); ++layer) {
+      activations += quantized_.passing(layer, value_);
+    }
     const int64_t head_values = is_trained(head().name) ? head().elements() : 0;
     const int64_t states = tokens_ * model_.hidden_size * (2 * kFloat + value_);
-    moments.push_back(
-        {"the loss", held, activations, kFloat * head_values + passing_head(value_) + states + logits_bytes()});
+    moments.push_back({"the loss", held, activations,
+                       kFloat * head_values + quantized_.passing_head(value_) + states + logits_bytes()});
     moments.push_back(
         {"the loss", held, activations, 2 * kFloat * head_values + states + (value_ == 2 ? 2 : 0) * head_values});
 
@@ -208,10 +178,10 @@ class Estimator {
     int64_t grown = (model_.tied_head ? value_ : growth) * head_values;
     for (int64_t layer = model_.layer_count() - 1; layer >= 0; --layer) {
       const auto index = static_cast<size_t>(layer);
-      const int64_t again = recomputed ? tokens_ * per_token_.layers[index] + passing_values(layer) : 0;
+      const int64_t again = recomputed ? tokens_ * per_token_.layers[index] + quantized_.passing(layer, value_) : 0;
       moments.push_back({"the backward pass", held + grown, activations + again, layer_buffers()});
       activations -= tokens_ * (recomputed ? per_token_.inputs : per_token_.layers)[index];
-      if (!recomputed) activations -= passing_values(layer);
+      if (!recomputed) activations -= quantized_.passing(layer, value_);
       for (const WeightSpec* weight : trained_) grown += weight->layer == layer ? growth * weight->elements() : 0;
     }
     int64_t lookups = 0;
@@ -232,6 +202,7 @@ class Estimator {
 
   const TrainConfig& config_;
   const BaseModel& base_;
+  QuantizedMemory quantized_;
   const Gemma4Config& model_;
   int64_t value_;  // bytes
   int64_t tokens_;

@@ -51,9 +51,12 @@ void QuantizationConfig::visit_fields(FieldVisitor& visitor) {
                  "what quantized weights keep between uses: values for the GEMM, packed codes that are decoded at every "
                  "use, or nothing, so that they are quantized at every use; same bits. Less than values saves memory with "
                  "activation_checkpointing = layers only: else the values of all layers wait for the backward pass");
+  visitor.choice("block_scales", block_scales, {"rule", "search", "learned"},
+                 "scales of q4_0 blocks: by ggml's rule, of least squared error at every step, or found so once (those of "
+                 "the checkpoint in model, where it has some) and learned");
   visitor.choice("row_scales", row_scales, {"search", "absolute_max"},
                  "how int2, int4 and int8 rows get the scales that the model does not bring");
-  visitor.field("learn_scales", learn_scales, "scales of rows, activations and caches learn with the weights");
+  visitor.field("learn_scales", learn_scales, "scales of learned blocks, rows, activations and caches learn with the weights");
   visitor.field("scale_learning_rate", scale_learning_rate, "relative change of a scale per step, after the warm-up");
   visitor.field("scale_freeze_share", scale_freeze_share, "last part of the run in which scales stay as they are");
   visitor.object("calibration", "first scales of static activations and caches",

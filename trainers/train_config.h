@@ -54,6 +54,7 @@ struct QuantizationConfig {
   int64_t activation_start_step = 0;
   int64_t cache_start_step = 0;
   std::string keep = "values";
+  std::string block_scales = "rule";
   std::string row_scales = "search";
   bool learn_scales = true;
   double scale_learning_rate = 1e-3;
@@ -158,9 +159,8 @@ struct TrainConfig {
 
 // The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
 // Free to change are out, about, activation_checkpointing, optimizer.step_in_backward, quantization.keep, memory_check,
-// steps, threads, tensorboard,
-// checkpoint.every_steps, keep_last and keep_best: they do not change what a step computes (threads may, in the last
-// bits; more steps stretch the rest of the learning-rate schedule).
+// steps, threads, tensorboard, checkpoint.every_steps, keep_last and keep_best: they do not change what a step computes
+// (threads may, in the last bits; more steps stretch the rest of the learning-rate schedule).
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);
 
 }  // namespace qat

@@ -12,11 +12,12 @@ const CommandHelp kHelp{
     "Quantizes a model without training: the baseline that QAT is compared with. Writes the same kind of checkpoint as "
     "train, "
     "so export, verify, eval and compare treat both alike. Method rtn rounds every value to the nearest code, under "
-    "the "
-    "largest magnitude of its row and of its activation; mse searches the scales of int2, int4 and int8 rows and of "
-    "static "
-    "activations for the least squared error. Plans with static activations need --data to calibrate them.",
+    "the scale that the rule gives or the largest magnitude of its row and of its activation; mse searches the scales "
+    "of "
+    "q4_0 blocks, of int2, int4 and int8 rows and of static activations for the least squared error. Plans with static "
+    "activations need --data to calibrate them.",
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0 --out runs/e2b-rtn\n"
+    "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0 --method mse --out runs/e2b-mse\n"
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0-google --kv-cache q8_0 --out runs/e2b-rtn-kv8\n"
     "  gemma-qat quantize --model gemma-4-E2B-it --plan mobile-e2b --method mse --data chats.jsonl --out runs/e2b-mse"};
 

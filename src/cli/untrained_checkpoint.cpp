@@ -62,6 +62,7 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
   if (options.count("activations") > 0) config.activations = choice(options, "activations", {"none", "input"});
   const bool searches = choice(options, "method", {"rtn", "mse"}) == "mse";
   config.quantization.row_scales = searches ? "search" : "absolute_max";
+  config.quantization.block_scales = searches ? "search" : "rule";
   CalibrationConfig& calibration = config.quantization.calibration;
   calibration.method = searches ? "least_error" : "maximum";
   if (options.count("calibration") > 0) {

@@ -48,11 +48,11 @@ inline float q4_0_value(uint8_t code, Float16 scale) {
   return to_float(scale) * static_cast<float>(static_cast<int>(code) - 8);
 }
 
-// Whether a value is inside the range that the codes cover, so that its gradient passes a clipped straight-through
-// estimator. Under the rule's own scale every value is.
+// Whether a value lies inside the range that the codes cover: outside, a clipped straight-through estimator passes no
+// gradient.
 inline bool q4_0_inside_range(float value, float inverse) {
-  const float shifted = value * inverse + 8.5f;
-  return shifted >= 0.0f && shifted < 16.5f;
+  const float scaled = value * inverse;
+  return scaled >= -8.0f && scaled <= 7.0f;
 }
 
 // ---- Q8_0: codes -127..127

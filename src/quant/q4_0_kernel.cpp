@@ -1,4 +1,4 @@
-// Q4_0 for every instruction set. Multiplication and addition stay two operations: an FMA would move codes at ties.
+// Q4_0 for every instruction set.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quant/q4_0_kernel.cpp"
 // clang-format off
@@ -8,8 +8,8 @@
 #include <cstring>
 
 #include "quant/block_kernels.h"
+#include "quant/q4_0_vector-inl.h"
 #include "quant/scalar_codec.h"
-#include "quant/vector_loads-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qat::HWY_NAMESPACE {
@@ -112,13 +112,6 @@ HWY_INLINE void find_scales(const Value* values, size_t blocks, const Float16* s
   }
   to_float16_batch(rule, scales.stored);
   to_float_batch(scales.stored, scales.decoded);
-}
-
-// Codes 0..15 as floats.
-HWY_INLINE FloatVector codes_of(FloatVector values, FloatVector inverse) {
-  const Floats tag;
-  const FloatVector shifted = hn::Add(hn::Mul(values, inverse), hn::Set(tag, 8.5f));
-  return hn::Trunc(hn::Min(hn::Max(shifted, hn::Zero(tag)), hn::Set(tag, 15.0f)));
 }
 
 // An infinite inverse (underflowing scale) or a scale without a finite fp16 needs the scalar rules.

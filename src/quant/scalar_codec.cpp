@@ -2,6 +2,9 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
+
+#include "quant/q4_0_search.h"
 
 namespace qat::scalar {
 
@@ -19,12 +22,49 @@ void round_to_bfloat16(DecodedBlock values) {
   for (float& value : values) value = to_float(to_bfloat16(value));
 }
 
+struct BestScale {
+  Float16 scale;
+  float error;
+};
+
+float squared_error(Block values, Float16 scale) {
+  const float inverse = grid::inverse_scale(to_float(scale));
+  float error = 0;
+  for (const float value : values) {
+    const float off = grid::q4_0_value(grid::q4_0_code(value, inverse), scale) - value;
+    error += off * off;
+  }
+  return error;
+}
+
+Float16 finite_float16(float value) {
+  const Float16 nearest = to_float16(value);
+  const bool is_infinite = (nearest.bits & 0x7fffu) == 0x7c00u;
+  return is_infinite ? Float16{static_cast<uint16_t>(nearest.bits - 1)} : nearest;
+}
+
+void try_multiples(Block values, float scale, std::span<const float> factors, BestScale& best) {
+  for (const float factor : factors) {
+    const Float16 candidate = finite_float16(scale * factor);
+    const float error = squared_error(values, candidate);
+    if (error < best.error) best = {candidate, error};
+  }
+}
+
 }  // namespace
 
 EncodingScale q4_0_encoding_scale(Block values, const Float16* stored_scale) {
   if (stored_scale != nullptr) return {grid::inverse_scale(to_float(*stored_scale)), *stored_scale};
   const float scale = grid::q4_0_scale(values);
   return {grid::inverse_scale(scale), to_float16(scale)};
+}
+
+Float16 q4_0_searched_scale(Block values) {
+  const float rule = grid::q4_0_scale(values);
+  BestScale best{finite_float16(rule), std::numeric_limits<float>::infinity()};
+  try_multiples(values, rule, kCoarseFactors, best);
+  try_multiples(values, to_float(best.scale), kFineFactors, best);
+  return best.scale;
 }
 
 void encode_q4_0(Block values, const Float16* stored_scale, uint8_t* bytes) {

@@ -24,6 +24,9 @@ struct EncodingScale {
 // `stored_scale` null: the rule of the scheme.
 EncodingScale q4_0_encoding_scale(Block values, const Float16* stored_scale);
 
+// block_scales.h: search_block_scales() of one block.
+Float16 q4_0_searched_scale(Block values);
+
 // `bytes` has kBytesQ4_0 (kBytesQ8_0) bytes.
 void encode_q4_0(Block values, const Float16* stored_scale, uint8_t* bytes);
 void encode_q8_0(Block values, uint8_t* bytes);

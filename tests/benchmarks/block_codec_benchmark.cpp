@@ -8,6 +8,7 @@
 
 #include "core/random.h"
 #include "quant/block_codec.h"
+#include "quant/block_scales.h"
 
 namespace {
 
@@ -75,7 +76,33 @@ void fake_quantize(benchmark::State& state, Scheme id) {
   report(state);
 }
 
+void search_scales(benchmark::State& state) {
+  const auto master = random_master();
+  std::vector<Float16> scales(kValues / 32);
+  for (auto _ : state) {
+    search_block_scales(master, scales);
+    benchmark::DoNotOptimize(scales.data());
+    benchmark::ClobberMemory();
+  }
+  report(state);
+}
+
+void decode_forward(benchmark::State& state, Scheme id) {
+  const auto master = random_master();
+  std::vector<std::byte> blocks(static_cast<size_t>(scheme(id).row_bytes(static_cast<int64_t>(kValues))));
+  encode_blocks(id, std::span<const BFloat16>(master), {}, blocks);
+  std::vector<BFloat16> values(kValues);
+  for (auto _ : state) {
+    decode_forward_values(id, blocks, std::span(values));
+    benchmark::DoNotOptimize(values.data());
+    benchmark::ClobberMemory();
+  }
+  report(state);
+}
+
 BENCHMARK(copy_master);
+BENCHMARK(search_scales);
+BENCHMARK_CAPTURE(decode_forward, q4_0, Scheme::Q4_0);
 BENCHMARK_CAPTURE(encode, q4_0, Scheme::Q4_0);
 BENCHMARK_CAPTURE(encode, q8_0, Scheme::Q8_0);
 BENCHMARK_CAPTURE(encode, q6_k, Scheme::Q6_K);

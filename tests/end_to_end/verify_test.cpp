@@ -50,12 +50,14 @@ class Verification : public ::testing::Test {
   }
 
   // Quantizes the base model; `change` may tamper with the model before its forward pass is recorded.
-  void quantize(const std::string& plan, const std::string& cache, const std::function<void(Gemma4Model&)>& change = {}) {
+  void quantize(const std::string& plan, const std::string& cache, const std::function<void(Gemma4Model&)>& change = {},
+                const std::string& block_scales = "rule") {
     const at::NoGradGuard no_grad;
     TrainConfig config;
     config.model = (folder_ / "base").string();
     config.plan = plan;
     config.kv_cache = cache;
+    config.quantization.block_scales = block_scales;
     const BaseModel base(config);
     Gemma4Model model(base.config(), at::kFloat);
     base.fill(model, 0);
@@ -107,6 +109,20 @@ TEST_F(Verification, AnUntouchedExportIsEqual) {
     EXPECT_TRUE(report.equal()) << plan << ": " << report.differences.front();
     EXPECT_EQ(report.witness_positions, 8);
     EXPECT_GT(report.quantized_weights, 20);
+  }
+}
+
+TEST_F(Verification, SearchedAndLearnedScalesArriveInTheFile) {
+  for (const char* method : {"search", "learned"}) {
+    quantize("q4_0", "none", {}, method);
+    export_file();
+    const VerifyReport report = verify();
+    EXPECT_TRUE(report.equal()) << method << ": " << report.differences.front();
+    const ModelFolder checkpoint(folder_ / "checkpoint");
+    const GgufFile file(folder_ / "model.gguf");
+    EXPECT_EQ(std::memcmp(file.find(kTensor)->bytes.data(), checkpoint.stored_scales(kWeight).data(), 2), 0);
+    flip(kTensor, 0);
+    expect_difference(verify(), {kTensor, "scales", "row 0, block 0"});
   }
 }
 

@@ -45,7 +45,7 @@ TEST_P(KeepTest, BlocksGiveTheSameValuesAndSeeANewMasterWhenItIsAnnounced) {
       for (int use = 0; use < 2; ++use) EXPECT_TRUE(same_bits(quantizer.apply(master), before));
       const at::Tensor moved = master * 1.1;
       EXPECT_EQ(same_bits(quantizer.apply(moved), before), keep != Keep::Nothing);
-      quantizer.master_changed();
+      quantizer.changed();
       EXPECT_FALSE(same_bits(quantizer.apply(moved), before));
     }
   }

@@ -189,7 +189,7 @@ TEST_F(MobilePrepared, RowScalesAreFoundAgainUnlessTheyWereGiven) {
   const at::NoGradGuard no_grad;
   model_.projection(found).weight.mul_(2);
   model_.projection(given).weight.mul_(2);
-  set.find_row_scales(RowScaleMethod::Searched);
+  set.find_weight_scales(RowScaleMethod::Searched);
   EXPECT_TRUE(set.row_scales().at(found).allclose(before.mul(2)));
   EXPECT_EQ(set.row_scales().at(given).max().item<float>(), 0.375F);
 }

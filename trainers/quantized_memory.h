@@ -1,0 +1,35 @@
+// The memory of quantized weights in a run: what quantizers hold of them, and forward values that come and go.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "trainers/base_model.h"
+#include "trainers/train_config.h"
+
+namespace qat {
+
+class QuantizedMemory {
+ public:
+  QuantizedMemory(const TrainConfig& config, const BaseModel& base) : config_(config), base_(base) {}
+
+  // Bytes that quantizers hold between uses: what quantization.keep says, scales, and what trains these. `value`: bytes
+  // of a forward value.
+  int64_t held(int64_t value) const;
+  // Bytes of forward values that are made at every use: a layer's, or with nullopt those outside of layers but for the
+  // head's, stay with autograd until its backward pass.
+  int64_t passing(const std::optional<int64_t>& layer, int64_t value) const;
+  // The same of the head, which nothing keeps.
+  int64_t passing_head(int64_t value) const;
+
+ private:
+  const QuantScheme& scheme_of(const WeightSpec& weight) const { return scheme(base_.plan()->of(weight.name).scheme); }
+  bool keeps(const char* what) const { return config_.quantization.keep == what; }
+  int64_t whole_values(const WeightSpec& weight) const;
+  int64_t scale_bytes(const WeightSpec& weight) const;
+
+  const TrainConfig& config_;
+  const BaseModel& base_;
+};
+
+}  // namespace qat
