@@ -209,7 +209,7 @@ void FakeQuantSet::start_statistics() {
   statistics_.clear();
   statistics_.reserve(edges.size());
   for (const StaticEdge& edge : edges) {
-    statistics_.push_back({edge.quantizer->name(), {}});
+    statistics_.push_back({edge.quantizer->name(), {}, {}});
     edge.quantizer->measure_into(&statistics_.back().statistics);
   }
 }
@@ -218,10 +218,15 @@ std::vector<NamedStatistics> FakeQuantSet::stop_statistics() {
   for (const StaticEdge& edge : edges) edge.quantizer->measure_into(nullptr);
   std::vector<NamedStatistics> result = std::move(statistics_);
   std::erase_if(result, [](const NamedStatistics& entry) { return entry.statistics.count() == 0; });
-  for (const auto& quantizer : row_weights) {
-    const at::Tensor master = model->projection(quantizer->name()).merged_weight();
-    result.push_back({quantizer->name(), quantizer->statistics(master)});
-  }
+  const auto add = [&](const auto& quantizer, bool scales_learn) {
+    const Projection& projection = model->projection(quantizer->name());
+    WeightSample sample = quantizer->sample(projection.merged_weight());
+    const bool learns = scales_learn || projection.weight_delta != nullptr || projection.weight.requires_grad();
+    if (!learns) sample.codes.clear();
+    result.push_back({quantizer->name(), sample.statistics, std::move(sample.codes)});
+  };
+  for (const auto& quantizer : weights) add(quantizer, false);
+  for (const auto& quantizer : row_weights) add(quantizer, quantizer->scale().log_change().requires_grad());
   return result;
 }
 

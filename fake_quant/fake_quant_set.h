@@ -49,6 +49,7 @@ struct CalibratedEdge {
 struct NamedStatistics {
   std::string name;
   QuantizationStatistics statistics;
+  std::vector<int8_t> codes;  // of a sample of a weight that learns; empty for others
 };
 
 // An edge of static int8: an input that several linears may share, an output, or a layer's cached keys or values.

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 namespace qat {
@@ -19,6 +20,20 @@ class QuantizationStatistics {
       clipped_ += values[i] < limit_low || values[i] > limit_high ? 1 : 0;
     }
     count_ += static_cast<int64_t>(values.size());
+  }
+
+  // Where codes say what is clipped: values that lie more than half a step beyond the first or the last one.
+  void add(std::span<const float> values, std::span<const float> quantized, std::span<const int8_t> codes, int code_min,
+           int code_max) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      float limit_low = -std::numeric_limits<float>::infinity();
+      float limit_high = std::numeric_limits<float>::infinity();
+      if (codes[i] == code_min || codes[i] == code_max) {
+        const float step = std::fabs(quantized[i] / static_cast<float>(codes[i]));
+        (quantized[i] < 0 ? limit_low : limit_high) = quantized[i] + std::copysign(step / 2, quantized[i]);
+      }
+      add(values.subspan(i, 1), quantized.subspan(i, 1), limit_low, limit_high);
+    }
   }
 
   int64_t count() const { return count_; }

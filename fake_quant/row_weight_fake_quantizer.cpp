@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "core/error.h"
@@ -136,22 +137,28 @@ WeightDigest RowWeightFakeQuantizer::digest(const at::Tensor& master) const {
   return {result.codes, result.scales, {}};
 }
 
-QuantizationStatistics RowWeightFakeQuantizer::statistics(const at::Tensor& master) const {
-  constexpr int64_t kSampledValues = int64_t{1} << 18;
+WeightSample RowWeightFakeQuantizer::sample(const at::Tensor& master) const {
   const c10::NoGradGuard no_grad;
-  const at::Tensor groups = master.detach().reshape({-1, width_});
+  const QuantScheme& rule = scheme(scheme_);
+  // Parts of groups do, since a group's scale does not follow from its values.
+  const int64_t width = std::gcd(width_, int64_t{32});
+  const at::Tensor parts = master.detach().reshape({-1, width});
+  const at::Tensor places = sampled_groups(parts.size(0), width);
+  const at::Tensor chosen = at::index_select(parts, 0, places).to(at::kFloat).contiguous();
+  const auto values = values_of<const float>(chosen);
   const auto scales = values_of<const float>(scale_.values());
-  const QuantScheme& row = scheme(scheme_);
-  const int64_t stride = std::max<int64_t>(1, master.numel() / kSampledValues);
-  QuantizationStatistics result;
-  std::vector<float> quantized(static_cast<size_t>(width_));
-  for (int64_t group = 0; group < groups.size(0); group += stride) {
-    const at::Tensor values = groups.select(0, group).to(at::kFloat).contiguous();
-    const float scale = scales[static_cast<size_t>(group)];
-    fake_quantize_group(scheme_, values_of<const float>(values), scale, quantized);
-    // Half a step beyond the last code still rounds to it.
-    result.add(values_of<const float>(values), quantized, (static_cast<float>(row.code_min) - 0.5f) * scale,
-               (static_cast<float>(row.code_max) + 0.5f) * scale);
+  WeightSample result;
+  result.codes.resize(values.size());
+  std::vector<float> quantized(static_cast<size_t>(width));
+  size_t first = 0;
+  for (const int64_t place : values_of<const int64_t>(places)) {
+    const auto scale = scales.subspan(static_cast<size_t>(place * width / width_), 1);
+    const auto part = values.subspan(first, quantized.size());
+    const auto codes = std::span(result.codes).subspan(first, quantized.size());
+    encode_groups(scheme_, part, scale, width, codes);
+    decode_groups(codes, scale, width, quantized);
+    result.statistics.add(part, quantized, codes, rule.code_min, rule.code_max);
+    first += quantized.size();
   }
   return result;
 }

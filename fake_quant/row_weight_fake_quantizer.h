@@ -10,7 +10,7 @@
 
 #include "fake_quant/keep.h"
 #include "fake_quant/learned_scale.h"
-#include "fake_quant/quantization_statistics.h"
+#include "fake_quant/weight_sample.h"
 #include "gemma4/weight_table.h"
 #include "gemma4/witness.h"
 #include "model/projection.h"
@@ -50,8 +50,7 @@ class RowWeightFakeQuantizer final : public WeightTransform {
 
   // Digests of codes and scales; `values` is left empty.
   WeightDigest digest(const at::Tensor& master) const;
-  // Of evenly spaced rows, about 2^18 values of them.
-  QuantizationStatistics statistics(const at::Tensor& master) const;
+  WeightSample sample(const at::Tensor& master) const;
 
  private:
   at::Tensor forward_value(const at::Tensor& master);

@@ -118,4 +118,23 @@ WeightDigest WeightFakeQuantizer::digest(const at::Tensor& master) const {
   return {result.codes, result.scales, {}};
 }
 
+WeightSample WeightFakeQuantizer::sample(const at::Tensor& master) const {
+  const c10::NoGradGuard no_grad;
+  const QuantScheme& rule = scheme(scheme_);
+  const at::Tensor blocks = master.detach().reshape({-1, rule.block_size});
+  const at::Tensor places = sampled_groups(blocks.size(0), rule.block_size);
+  const at::Tensor chosen = as_bfloat16(at::index_select(blocks, 0, places));
+  const at::Tensor scales = scales_.defined() ? at::index_select(scales_, 0, places) : scales_of(chosen, 0);
+  const at::Tensor bytes = encoded_blocks(scheme_, chosen, scales);
+  const auto encoded = values_of<const std::byte>(bytes);
+  std::vector<float> quantized(static_cast<size_t>(chosen.numel()));
+  decode_blocks(scheme_, encoded, quantized);
+  WeightSample result;
+  result.codes.resize(quantized.size());
+  unpack_codes(scheme_, encoded, result.codes);
+  const at::Tensor values = chosen.to(at::kFloat);
+  result.statistics.add(values_of<const float>(values), quantized, result.codes, rule.code_min, rule.code_max);
+  return result;
+}
+
 }  // namespace qat

@@ -12,6 +12,7 @@
 #include "core/float_types.h"
 #include "fake_quant/keep.h"
 #include "fake_quant/learned_scale.h"
+#include "fake_quant/weight_sample.h"
 #include "gemma4/quant_plan.h"
 #include "gemma4/witness.h"
 #include "model/projection.h"
@@ -53,6 +54,7 @@ class WeightFakeQuantizer final : public WeightTransform {
 
   // Digests of codes and scales of a master, encoded in bounded pieces; `values` is left empty.
   WeightDigest digest(const at::Tensor& master) const;
+  WeightSample sample(const at::Tensor& master) const;
 
  private:
   // The scales of a part of the master that begins with this block.

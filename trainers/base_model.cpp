@@ -109,14 +109,35 @@ std::span<const Float16> BaseModel::stored_scales(const std::string& weight) con
   return folder_->stored_scales(weight);
 }
 
+namespace {
+
+bool holds_role(const std::vector<std::string>& roles, WeightRole role) {
+  return std::find(roles.begin(), roles.end(), role_name(role)) != roles.end();
+}
+
+bool is_frozen(const TrainConfig& config, const BaseModel& base, const WeightSpec& weight) {
+  if (!config.parameters.empty()) return !holds_role(config.parameters, weight.role);
+  if (holds_role(config.freeze, weight.role)) return true;
+  if (is_table(weight.role) && config.freeze_tables != "plan") return config.freeze_tables == "yes";
+  return base.plan() != nullptr && base.plan()->of(weight.name).frozen;
+}
+
+void check_roles_exist(const TrainConfig& config, const BaseModel& base) {
+  const auto& weights = base.table().weights();
+  for (const std::string& role : config.parameters) {
+    if (std::any_of(weights.begin(), weights.end(), [&](const auto& weight) { return role_name(weight.role) == role; }))
+      continue;
+    fail_usage("parameters: the model in ", config.model, " has no weight of role \"", role, "\"");
+  }
+}
+
+}  // namespace
+
 std::vector<std::string> frozen_weights(const TrainConfig& config, const BaseModel& base) {
+  check_roles_exist(config, base);
   std::vector<std::string> frozen;
   for (const WeightSpec& weight : base.table().weights()) {
-    bool is_frozen = base.plan() != nullptr && base.plan()->of(weight.name).frozen;
-    if (is_table(weight.role) && config.freeze_tables != "plan") is_frozen = config.freeze_tables == "yes";
-    const std::string role(role_name(weight.role));
-    if (std::find(config.freeze.begin(), config.freeze.end(), role) != config.freeze.end()) is_frozen = true;
-    if (is_frozen) frozen.push_back(weight.name);
+    if (is_frozen(config, base, weight)) frozen.push_back(weight.name);
   }
   if (frozen.size() == base.table().weights().size()) fail_usage("freeze: no weight is left to train");
   return frozen;

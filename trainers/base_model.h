@@ -50,8 +50,9 @@ class BaseModel {
   Keep keep_ = Keep::Values;
 };
 
-// Names of the weights that must not change: the plan's frozen ones (see freeze_tables) and the roles of `freeze`.
-// Throws Error (usage) if nothing is left to train.
+// Names of the weights that must not change: all but the roles of `parameters`, or, without such, the plan's frozen ones
+// (see freeze_tables) and the roles of `freeze`. Throws Error (usage) if nothing is left to train, or if the model has no
+// weight of a role in `parameters`.
 std::vector<std::string> frozen_weights(const TrainConfig& config, const BaseModel& base);
 
 }  // namespace qat

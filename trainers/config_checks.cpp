@@ -154,8 +154,30 @@ std::optional<WeightRole> role_of(const char* field, const std::string& name, Ch
   return std::nullopt;
 }
 
-void check_freeze(const TrainConfig& config, Checker& check) {
+bool holds(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+void check_trained_roles(const TrainConfig& config, Checker& check) {
   for (const std::string& name : config.freeze) role_of("freeze", name, check);
+  if (config.parameters.empty()) return;
+  if (config.trains_adapters()) check.add("parameters: contradicts lora.rank: beside adapters no weight learns");
+  bool names_table = false;
+  for (const std::string& name : config.parameters) {
+    const auto role = role_of("parameters", name, check);
+    if (holds(config.freeze, name)) check.add("parameters: \"", name, "\" is in freeze, too");
+    if (!role || !is_table(*role)) continue;
+    names_table = true;
+    if (config.freeze_tables == "yes") {
+      check.add("parameters: \"", name,
+                "\" is a table, and freeze_tables = yes; set it to plan, or leave the table out");
+    }
+  }
+  if (config.freeze_tables == "no" && !names_table) {
+    check.add(
+        "freeze_tables: no has no effect beside parameters, which names no table; name token_embedding or "
+        "per_layer_embedding there");
+  }
 }
 
 void check_lora(const TrainConfig& config, Checker& check) {
@@ -168,8 +190,8 @@ void check_lora(const TrainConfig& config, Checker& check) {
     if (role && !takes_adapter(*role)) {
       check.add("lora.roles: \"", name, "\" has no adapter: only matrices do, not vectors, tables and stacked experts");
     }
-    const bool is_frozen = std::find(config.freeze.begin(), config.freeze.end(), name) != config.freeze.end();
-    if (is_frozen && config.trains_adapters()) check.add("lora.roles: \"", name, "\" is in freeze, too");
+    if (holds(config.freeze, name) && config.trains_adapters())
+      check.add("lora.roles: \"", name, "\" is in freeze, too");
   }
   if (!lora.adapter.empty() && !fs::is_directory(lora.adapter)) {
     check.add("lora.adapter: there is no folder ", lora.adapter);
@@ -239,7 +261,7 @@ void check_values(const TrainConfig& config, std::vector<std::string>& problems)
   check_plan(config, check);
   check_optimizer(config.optimizer, config.steps, check);
   check_sizes(config, check);
-  check_freeze(config, check);
+  check_trained_roles(config, check);
   check_distillation(config, check);
   check_lora(config, check);
   check_evaluation(config, check);

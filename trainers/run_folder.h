@@ -1,6 +1,7 @@
 // The folder of a training run:
 //   config.resolved.json  every field, defaults included
 //   metrics.jsonl         a line per step and per evaluation
+//   report.html           its curves (eval/run_report.h), as of the last save
 //   tensorboard/          the same for TensorBoard, where the configuration wants it (tensorboard_log.h)
 //   state.h5              what resume needs (train_state.h)
 //   checkpoint/           the newest checkpoint; step-N/ the last few; best/ the one with the lowest held-out metric
@@ -26,6 +27,7 @@ class RunFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path resolved_config() const { return path_ / "config.resolved.json"; }
   std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path report() const { return path_ / "report.html"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   std::filesystem::path state() const { return path_ / "state.h5"; }
   std::filesystem::path checkpoint() const { return path_ / "checkpoint"; }

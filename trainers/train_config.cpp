@@ -129,6 +129,9 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("threads", threads, "0: all");
   visitor.object("optimizer", "how weights move; rates with warm-up and cosine",
                  [this](FieldVisitor& nested) { optimizer.visit_fields(nested); });
+  visitor.field("parameters", parameters,
+                "weight roles that are trained, tables and what the plan freezes among them; empty: all that freeze and "
+                "freeze_tables leave");
   visitor.field("freeze", freeze, "weight roles that are not trained");
   visitor.choice("freeze_tables", freeze_tables, {"plan", "yes", "no"},
                  "token and per-layer embeddings: as the plan says, not trained, or trained");

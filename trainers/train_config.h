@@ -126,6 +126,7 @@ struct TrainConfig {
   int64_t seed = 0;
   int64_t threads = 0;
   OptimizerConfig optimizer;
+  std::vector<std::string> parameters;
   std::vector<std::string> freeze;
   std::string freeze_tables = "plan";
   LoraConfig lora;

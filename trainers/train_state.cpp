@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kFormat = 2;
+constexpr int64_t kFormat = 3;
 
 std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   QAT_CHECK(tensor.is_contiguous());
@@ -45,6 +45,25 @@ void read_tensor(const Hdf5Reader& reader, const StateArray& array) {
   }
 }
 
+void write_codes(Hdf5Writer& writer, const CodeHistory& codes) {
+  for (const auto& [name, sample] : codes.samples()) {
+    writer.write("codes/now/" + name, std::as_bytes(std::span(sample.now)));
+    writer.write("codes/before/" + name, std::as_bytes(std::span(sample.before)));
+  }
+}
+
+void read_codes(const Hdf5Reader& reader, CodeHistory& codes) {
+  for (const std::string& name : reader.names_in("codes/now")) {
+    CodeHistory::Sample& sample = codes.samples()[name];
+    for (const auto& [group, values] :
+         {std::pair("codes/now/", &sample.now), std::pair("codes/before/", &sample.before)}) {
+      values->resize(reader.elements(group + name));
+      reader.read(group + name, std::as_writable_bytes(std::span(*values)));
+    }
+    if (sample.now.size() != sample.before.size()) fail("codes/before/", name, ": is not as long as codes/now/", name);
+  }
+}
+
 }  // namespace
 
 void save_state(const fs::path& file, const TrainState& state, const Optimizer& optimizer,
@@ -60,6 +79,7 @@ void save_state(const fs::path& file, const TrainState& state, const Optimizer& 
   writer.write("best_metric", std::span<const double>(&state.best_metric, 1));
   writer.write_text("config", state.config);
   for (const StateArray& array : optimizer.state_arrays()) write_tensor(writer, array);
+  write_codes(writer, state.codes);
   for (const LearnedScale* scale : fake_quant.scales()) {
     writer.write("scale_starts/" + scale->name(), values_of<const float>(scale->start()));
   }
@@ -79,6 +99,7 @@ TrainState load_state(const fs::path& file) {
   state.evaluated_step = read_number(reader, "evaluated_step");
   state.best_step = read_number(reader, "best_step");
   reader.read("best_metric", std::span<double>(&state.best_metric, 1));
+  read_codes(reader, state.codes);
   state.config = reader.read_text("config");
   return state;
 }

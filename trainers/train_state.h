@@ -9,6 +9,7 @@
 
 #include "data/batcher.h"
 #include "fake_quant/fake_quant_set.h"
+#include "trainers/code_history.h"
 #include "trainers/optimizer.h"
 
 namespace qat {
@@ -22,10 +23,12 @@ struct TrainState {
   int64_t evaluated_step = -1;  // of the last evaluation
   int64_t best_step = -1;       // of best/
   double best_metric = std::numeric_limits<double>::infinity();
+  CodeHistory codes;   // as of the last evaluation
   std::string config;  // resolved configuration, JSON
 };
 
-// Arrays: format, step, data_position, ... , the optimizer's state_arrays(), scale_starts/NAME.
+// Arrays: format, step, data_position, ... , the optimizer's state_arrays(), scale_starts/NAME, codes/now/NAME,
+// codes/before/NAME.
 void save_state(const std::filesystem::path& file, const TrainState& state, const Optimizer& optimizer,
                 FakeQuantSet& fake_quant);
 

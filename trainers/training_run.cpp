@@ -5,6 +5,7 @@
 
 #include "core/process_memory.h"
 #include "core/terminal.h"
+#include "eval/run_report.h"
 #include "trainers/calibration.h"
 
 namespace qat {
@@ -20,6 +21,11 @@ class Stopwatch {
 };
 
 bool divides(int64_t every, int64_t step) { return every > 0 && step % every == 0; }
+
+void append_changes(nlohmann::ordered_json& line, const CodeChanges& changes) {
+  line["codes_changed"] = changes.changed_share();
+  line["codes_returned"] = changes.returned_share();
+}
 
 }  // namespace
 
@@ -107,11 +113,17 @@ void TrainingRun::evaluate() {
 
 void TrainingRun::append_statistics(const std::vector<NamedStatistics>& statistics) {
   if (statistics.empty()) return;
-  nlohmann::ordered_json line = {{"kind", "quantization"}, {"step", state_.step}};
-  auto& list = line["quantizers"] = nlohmann::ordered_json::object();
-  for (const auto& [name, measured] : statistics) {
+  auto list = nlohmann::ordered_json::object();
+  CodeChanges total;
+  for (const auto& [name, measured, codes] : statistics) {
     list[name] = {{"clipping_rate", measured.clipping_rate()}, {"signal_to_noise_db", measured.signal_to_noise()}};
+    const CodeChanges changes = codes.empty() ? CodeChanges() : state_.codes.update(name, codes);
+    if (changes.compared > 0) append_changes(list[name], changes);
+    total += changes;
   }
+  nlohmann::ordered_json line = {{"kind", "quantization"}, {"step", state_.step}};
+  if (total.compared > 0) append_changes(line, total);
+  line["quantizers"] = std::move(list);
   metrics_.append(line);
 }
 
@@ -122,8 +134,19 @@ void TrainingRun::save() {
   save_state(parts_.folder.state(), state_, parts_.optimizer, parts_.fake_quant);
   saved_step_ = state_.step;
   publish();
+  report();
   if (interrupt_requested())
     display_.note(join("stopped at step ", state_.step, ", saved in ", parts_.folder.path().string()));
+}
+
+// A report that cannot be written is no reason to end a run: gemma-qat report makes it again.
+void TrainingRun::report() {
+  const RunFolder& folder = parts_.folder;
+  try {
+    write_run_report(folder.metrics(), folder.resolved_config(), folder.report());
+  } catch (const Error& error) {
+    display_.note(error.what());
+  }
 }
 
 void TrainingRun::publish() {

@@ -49,9 +49,11 @@ class TrainingRun {
   bool save_is_due() const;
   void train_step();
   void evaluate();
-  // How much every static edge and every row-scaled weight loses on held-out data.
+  // How much every static edge loses on held-out data and every quantized weight of its master, and how many codes of
+  // weights changed since the last evaluation.
   void append_statistics(const std::vector<NamedStatistics>& statistics);
   void save();
+  void report();
   // Brings checkpoint/, step-N/ and adapter/ in line with the saved state.
   void publish();
   void write_checkpoint_to(const std::filesystem::path& folder);

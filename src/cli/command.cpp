@@ -13,6 +13,7 @@ constexpr std::array kCommands{
     Command{"train", "fine-tunes a model with fake-quantized weights, or in plain BF16", command_train},
     Command{"cache-teacher", "stores the states of a run's teacher, so that training need not run it",
             command_cache_teacher},
+    Command{"report", "writes the curves of a training run as an HTML file", command_report},
     Command{"quantize", "quantizes a model without training (the PTQ baseline)", command_quantize},
     Command{"merge", "adds a LoRA adapter to its base model, as a checkpoint", command_merge},
     Command{"import", "turns a folder of Gemma's mobile format into a checkpoint to train on", command_import},

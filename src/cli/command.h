@@ -19,6 +19,7 @@ struct Command {
 
 int command_train(const Arguments& arguments);
 int command_cache_teacher(const Arguments& arguments);
+int command_report(const Arguments& arguments);
 int command_quantize(const Arguments& arguments);
 int command_merge(const Arguments& arguments);
 int command_import(const Arguments& arguments);

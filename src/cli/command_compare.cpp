@@ -1,5 +1,6 @@
 #include <cinttypes>
 #include <cstdio>
+#include <tuple>
 
 #include "cli/command.h"
 #include "cli/measure.h"
@@ -154,12 +155,12 @@ Report make_report(const std::vector<Row>& rows, const Table& results, const std
 
   if (!metrics.empty()) {
     ReportSection training{"Training", {}};
-    for (const auto& [field, label] : {std::pair("loss", "training loss"), std::pair("evaluation.kl", "held-out KL"),
-                                       std::pair("evaluation.loss", "held-out loss")}) {
+    for (const auto& [kind, field, label] : {std::tuple("step", "loss", "training loss"), std::tuple("eval", "kl", "held-out KL"),
+                                             std::tuple("eval", "loss", "held-out loss")}) {
       LinePlot plot{{label, "step", label}, AxisScale::Linear, {}};
       for (const Named& run : metrics) {
-        Series series = read_metric_series(run.path, field, run.name);
-        if (!series.x.empty()) plot.series.push_back(std::move(series));
+        const Series series = read_metric_series(run.path, kind, field, run.name);
+        if (!series.x.empty()) plot.series.push_back(thinned(series));
       }
       if (!plot.series.empty()) training.items.emplace_back(std::move(plot));
     }

@@ -31,9 +31,12 @@ std::vector<std::filesystem::path> config_files() {
 }
 
 void list() {
-  for (const auto& file : config_files()) {
+  const auto files = config_files();
+  size_t width = 0;
+  for (const auto& file : files) width = std::max(width, file.stem().string().size());
+  for (const auto& file : files) {
     const auto json = load_json(file);
-    std::printf("%-6s %-24s %s\n", file.parent_path().filename().c_str(), file.stem().c_str(),
+    std::printf("%-6s %-*s %s\n", file.parent_path().filename().c_str(), static_cast<int>(width), file.stem().c_str(),
                 json.is_object() ? json.value("about", "").c_str() : "");
   }
 }

@@ -31,7 +31,7 @@ tr:last-child td, tr:last-child th { border-bottom: 0; }
 thead th { color: var(--quiet); font-weight: 600; font-size: 0.87rem; border-bottom: 1px solid var(--axis); }
 tbody th { font-weight: 600; }
 .number { text-align: right; }
-svg { display: block; width: 100%; height: auto; font: 12px system-ui, "Segoe UI", sans-serif; }
+svg { display: block; width: 100%; min-width: 40rem; height: auto; font: 12px system-ui, "Segoe UI", sans-serif; }
 svg text { fill: var(--quiet); }
 svg .title { fill: var(--text); font-size: 15px; font-weight: 600; }
 svg .legend { fill: var(--text); font-size: 13px; }
@@ -43,6 +43,7 @@ svg .axis { stroke: var(--axis); }
 svg .diagonal { stroke: var(--axis); stroke-dasharray: 5 4; }
 svg .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .area { fill-opacity: 0.22; stroke-width: 1.75; }
+@media (max-width: 40rem) { main { padding: 1.25rem 0.75rem 2rem; } }
 @media print { .figure { break-inside: avoid; } }
 )";
 

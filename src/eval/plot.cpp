@@ -1,6 +1,7 @@
 #include "eval/plot.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <iterator>
@@ -29,10 +30,19 @@ std::string color(int wanted, size_t place) {
   return "var(--series-" + std::to_string(index % static_cast<size_t>(kSeriesColors)) + ")";
 }
 
-// What stands in a legend: a name and its CSS colour.
+// Curves differ in their dashes, too: a colour alone says nothing on paper, and little to some eyes.
+std::string dashes(const Series& series, size_t place) {
+  static constexpr std::array kPatterns{"none", "8 4", "2 3", "12 4 2 4", "5 2", "14 5", "2 6", "8 3 2 3 2 3"};
+  static_assert(kPatterns.size() == static_cast<size_t>(kSeriesColors));
+  const size_t index = series.color == kColorByPlace ? place : static_cast<size_t>(series.color);
+  return kPatterns[index % kPatterns.size()];
+}
+
+// What stands in a legend: a name, its CSS colour and, of curves, the dashes.
 struct Key {
   std::string name;
   std::string color;
+  std::string dashes;
 };
 
 // Where values lie on the page.
@@ -72,6 +82,17 @@ std::string axes(const Frame& frame, const PlotLabels& labels) {
   return out;
 }
 
+double mark_width(const Key& key) { return key.dashes.empty() ? 12 : 34; }
+
+std::string legend_mark(const Key& key, double left, double top) {
+  if (key.dashes.empty()) {
+    return "<rect x='" + number(left) + "' y='" + number(top) + "' width='12' height='12' rx='2' fill='" + key.color +
+           "'/>\n";
+  }
+  return "<path class='curve' stroke='" + key.color + "' stroke-dasharray='" + key.dashes + "' d='M" + number(left) +
+         " " + number(top + 6) + "h34'/>\n";
+}
+
 // Legend entries above the plot, broken into lines; further lines grow upwards from the plot.
 struct Legend {
   std::string marks;
@@ -85,7 +106,7 @@ Legend legend(const std::vector<Key>& keys) {
   double x = kLeft;
   double lines = 0;
   for (const Key& key : keys) {
-    const double width = 18 + 7.2 * static_cast<double>(key.name.size());
+    const double width = mark_width(key) + 6 + 7.2 * static_cast<double>(key.name.size());
     if (x > kLeft && x + width > kWidth - kRight) {
       x = kLeft;
       ++lines;
@@ -97,9 +118,8 @@ Legend legend(const std::vector<Key>& keys) {
   Legend result{"", lines * kLineHeight};
   for (size_t i = 0; i < keys.size(); ++i) {
     const double top = 41 + (line[i] - lines) * kLineHeight;
-    result.marks += "<rect x='" + number(left[i]) + "' y='" + number(top) + "' width='12' height='12' rx='2' fill='" +
-                    keys[i].color + "'/>\n";
-    result.marks += text_at(number(left[i] + 18), number(top + 10.5), "legend", keys[i].name);
+    result.marks += legend_mark(keys[i], left[i], top);
+    result.marks += text_at(number(left[i] + mark_width(keys[i]) + 6), number(top + 10.5), "legend", keys[i].name);
   }
   return result;
 }
@@ -125,7 +145,7 @@ std::string point(const Frame& frame, const Series& series, size_t i, const std:
          format_significant(series.y[i], 4) + "</title></circle>\n";
 }
 
-std::string curve(const Frame& frame, const Series& series, AxisScale y_scale, const std::string& stroke) {
+std::string curve(const Frame& frame, const Series& series, AxisScale y_scale, const Key& key) {
   constexpr size_t kMostHoverPoints = 400;
   std::string path;
   std::string points;
@@ -140,8 +160,9 @@ std::string curve(const Frame& frame, const Series& series, AxisScale y_scale, c
     if (series.x.size() <= kMostHoverPoints) points += point(frame, series, i, "fill='transparent'", "6");
   }
   // A single point would be an invisible path.
-  if (series.x.size() == 1) points = point(frame, series, 0, "fill='" + stroke + "'", "4");
-  return "<path class='curve' stroke='" + stroke + "' d='" + path + "'/>\n" + points;
+  if (series.x.size() == 1) points = point(frame, series, 0, "fill='" + key.color + "'", "4");
+  return "<path class='curve' stroke='" + key.color + "' stroke-dasharray='" + key.dashes + "' d='" + path + "'/>\n" +
+         points;
 }
 
 // Both coordinates of all series, as far as they can be drawn.
@@ -155,7 +176,7 @@ Coordinates gather(const std::vector<Series>& all, AxisScale x_scale, AxisScale 
   Coordinates coordinates;
   for (const Series& series : all) {
     QAT_CHECK(series.x.size() == series.y.size());
-    coordinates.keys.push_back({series.name, color(series.color, coordinates.keys.size())});
+    coordinates.keys.push_back({series.name, color(series.color, coordinates.keys.size()), ""});
     for (size_t i = 0; i < series.x.size(); ++i) {
       if (!is_drawable(series.x[i], series.y[i], x_scale, y_scale)) continue;
       coordinates.x.push_back(series.x[i]);
@@ -192,11 +213,12 @@ std::string outline(const Frame& frame, const std::vector<double>& counts, const
 }  // namespace
 
 std::string svg(const LinePlot& plot) {
-  const Coordinates coordinates = gather(plot.series, AxisScale::Linear, plot.y_scale);
+  Coordinates coordinates = gather(plot.series, AxisScale::Linear, plot.y_scale);
+  for (size_t i = 0; i < plot.series.size(); ++i) coordinates.keys[i].dashes = dashes(plot.series[i], i);
   const Frame frame{PlotAxis(AxisScale::Linear, coordinates.x), PlotAxis(plot.y_scale, coordinates.y)};
   std::string marks;
   for (size_t i = 0; i < plot.series.size(); ++i)
-    marks += curve(frame, plot.series[i], plot.y_scale, coordinates.keys[i].color);
+    marks += curve(frame, plot.series[i], plot.y_scale, coordinates.keys[i]);
   return document(frame, plot.labels, coordinates.keys, marks);
 }
 
@@ -227,7 +249,7 @@ std::string svg(const Histogram& plot) {
   std::vector<double> values;
   std::vector<Key> keys;
   for (const HistogramGroup& group : plot.groups) {
-    keys.push_back({group.name, color(group.color, keys.size())});
+    keys.push_back({group.name, color(group.color, keys.size()), ""});
     std::ranges::copy_if(group.values, std::back_inserter(values), [](double value) { return std::isfinite(value); });
   }
   if (plot.x_scale == AxisScale::Logarithmic && !values.empty()) {

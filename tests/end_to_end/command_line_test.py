@@ -87,6 +87,21 @@ class Journey(unittest.TestCase):
         self.assertEqual([line["step"] for line in lines if line["kind"] == "step"], [1, 2, 3, 4])
         self.assertTrue((self.run_folder / "config.resolved.json").exists())
 
+    def test_a_report_is_written_by_training_and_again(self):
+        report = self.run_folder / "report.html"
+        by_training = report.read_text()
+        self.assertIn("Step 4 of 4: complete.", by_training)
+        again = self.folder / "again.html"
+        self.expect(run("report", self.run_folder, "--out", again), DONE, str(again))
+        self.assertEqual(again.read_text(), by_training)
+        self.expect(run("report", self.folder), USAGE, "is no run folder", "metrics.jsonl")
+        broken = self.folder / "broken"
+        broken.mkdir()
+        shutil.copy(self.run_folder / "config.resolved.json", broken)
+        (broken / "metrics.jsonl").write_text('{"kind": "step"\n{}\n')
+        self.expect(run("report", broken), FAILED, "metrics.jsonl line 1")
+        self.assertFalse((broken / "report.html").exists())
+
     def test_generate_gives_tokens_text_and_steps(self):
         for model in (self.checkpoint, self.gguf):
             process = run("generate", model, "--tokens", "2,30,40", "--max-new", 5, "--top", 3, "--json")

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <random>
 
 #include "core/output_file.h"
@@ -95,20 +96,42 @@ TEST(PlotAxis, LabelsAreShort) {
 TEST(MetricSeries, ReadsNestedFieldsOfResumedAndKilledRuns) {
   const TemporaryFolder folder;
   write_file(folder / "metrics.jsonl",
-             "{\"step\": 1, \"loss\": 4.5}\n"
-             "{\"step\": 2, \"loss\": 4.0, \"evaluation\": {\"kl\": 0.5}}\n"
-             "{\"step\": 3, \"loss\": 9.0}\n"
-             "{\"step\": 3, \"loss\": 3.5, \"evaluation\": {\"kl\": 0.25}}\n"
-             "{\"step\": 4, \"lo");
-  const Series loss = read_metric_series(folder / "metrics.jsonl", "loss", "run");
+             "{\"kind\": \"step\", \"step\": 1, \"loss\": 4.5}\n"
+             "{\"kind\": \"step\", \"step\": 2, \"loss\": 4.0, \"more\": {\"kl\": 0.5}}\n"
+             "{\"kind\": \"eval\", \"step\": 2, \"loss\": 7.0}\n"
+             "{\"kind\": \"step\", \"step\": 3, \"loss\": 9.0}\n"
+             "{\"kind\": \"step\", \"step\": 3, \"loss\": 3.5, \"more\": {\"kl\": 0.25}}\n"
+             "{\"kind\": \"step\", \"step\": 4, \"lo");
+  const Series loss = read_metric_series(folder / "metrics.jsonl", "step", "loss", "run");
   EXPECT_THAT(loss.x, ElementsAre(1, 2, 3));
   EXPECT_THAT(loss.y, ElementsAre(4.5, 4.0, 3.5));
-  const Series kl = read_metric_series(folder / "metrics.jsonl", "evaluation.kl", "run");
+  const Series kl = read_metric_series(folder / "metrics.jsonl", "step", "more.kl", "run");
   EXPECT_THAT(kl.x, ElementsAre(2, 3));
   EXPECT_THAT(kl.y, ElementsAre(0.5, 0.25));
+  EXPECT_THAT(read_metric_series(folder / "metrics.jsonl", "eval", "loss", "run").y, ElementsAre(7));
 
   write_file(folder / "bad.jsonl", "{\"step\": 1}\n{\"step\": \n{\"step\": 3}\n");
-  expect_error([&] { read_metric_series(folder / "bad.jsonl", "loss", "run"); }, {"bad.jsonl line 2"});
+  expect_error([&] { read_metric_series(folder / "bad.jsonl", "step", "loss", "run"); }, {"bad.jsonl line 2"});
+}
+
+TEST(MetricSeries, ThinningKeepsEveryPeakAndTheOrder) {
+  const uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(::testing::Message() << "seed " << seed);
+  SplitMix64 random(seed);
+  Series series;
+  for (int step = 0; step < 100'000; ++step) series.put(step, random.uniform());
+  const size_t peak = random.below(100'000);
+  const size_t dip = random.below(100'000);
+  series.y[peak] = 7;
+  series.y[dip] = -7;
+  const Series thin = thinned(series, 500);
+  EXPECT_LE(thin.x.size(), 500U);
+  EXPECT_GT(thin.x.size(), 400U);
+  EXPECT_TRUE(std::ranges::is_sorted(thin.x));
+  for (size_t i = 0; i < thin.x.size(); ++i) EXPECT_EQ(thin.y[i], series.y[static_cast<size_t>(thin.x[i])]);
+  EXPECT_EQ(std::ranges::max(thin.y), series.y[peak]);
+  EXPECT_EQ(std::ranges::min(thin.y), series.y[dip]);
+  EXPECT_EQ(thinned(thin, 500).y, thin.y);
 }
 
 Report sample_report() {
@@ -201,7 +224,21 @@ TEST(Plot, AColorStaysWithItsSeries) {
   const std::string text = svg(plot);
   EXPECT_THAT(text, HasSubstr("class='curve' stroke='var(--series-3)'"));
   EXPECT_THAT(text, HasSubstr("class='curve' stroke='var(--series-1)'"));
-  EXPECT_THAT(text, HasSubstr("fill='var(--series-3)'"));
+}
+
+// Each curve has dashes of its own, the same in the legend.
+TEST(Plot, CurvesAreToldApartWithoutTheirColors) {
+  LinePlot plot{{"t", "x", "y"}, AxisScale::Linear, {}};
+  for (int i = 0; i < kSeriesColors; ++i) plot.series.push_back({std::to_string(i), {0, 1}, {0, 1}});
+  const std::string text = svg(plot);
+  std::map<std::string, int> uses;
+  const std::string attribute = "stroke-dasharray='";
+  for (size_t at = text.find(attribute); at != std::string::npos; at = text.find(attribute, at + 1)) {
+    const size_t begin = at + attribute.size();
+    ++uses[text.substr(begin, text.find('\'', begin) - begin)];
+  }
+  EXPECT_EQ(uses.size(), static_cast<size_t>(kSeriesColors));
+  for (const auto& [dashes, count] : uses) EXPECT_EQ(count, 2) << dashes;
 }
 
 TEST(Plot, ALogarithmicHistogramKeepsTinyValuesInItsFirstBin) {
@@ -213,7 +250,7 @@ TEST(Plot, ALogarithmicHistogramKeepsTinyValuesInItsFirstBin) {
 
 TEST(Plot, LongLegendsAreBrokenIntoLines) {
   LinePlot plot{{"t", "x", "y"}, AxisScale::Linear, {}};
-  for (int i = 0; i < 6; ++i) plot.series.push_back({"a run with a long name", {0, 1}, {0, 1}});
+  for (int i = 0; i < 4; ++i) plot.series.push_back({"a run with a long name", {0, 1}, {0, 1}});
   EXPECT_THAT(svg(plot), HasSubstr("viewBox='0 -20.0 720.0 400.0'"));
 }
 
@@ -221,7 +258,7 @@ TEST(Plot, BreaksACurveWhereAValueIsMissing) {
   const LinePlot plot{{"t", "x", "y"}, AxisScale::Linear, {{"a", {0, 1, 2, 3}, {0, std::nan(""), 1, 2}}}};
   const std::string text = svg(plot);
   EXPECT_THAT(text, Not(HasSubstr("nan")));
-  const size_t path = text.find("class='curve'");
+  const size_t path = text.rfind("class='curve'");  // the first is the legend's
   const std::string curve = text.substr(path, text.find("/>", path) - path);
   EXPECT_EQ(std::ranges::count(curve, 'M'), 2);
 }

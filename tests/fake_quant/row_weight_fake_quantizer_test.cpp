@@ -179,15 +179,40 @@ TEST(RowWeightFakeQuantizerTest, AMovedMasterOrScaleIsSeenOnlyAfterItWasAnnounce
   EXPECT_TRUE(quantizer.apply(master).equal(master));
 }
 
-TEST(RowWeightFakeQuantizerTest, StatisticsCountWhatIsClipped) {
+TEST(RowWeightFakeQuantizerTest, ASampleCountsWhatIsClipped) {
   at::Tensor master = at::zeros({1, 64}, at::kFloat);
   master[0][3] = 20.0;  // one value of 64 is far beyond 7
   RowWeightFakeQuantizer quantizer(matrix(1, 64), Scheme::Int4, false);
   quantizer.give_scales(std::vector<float>{1.0F});
-  const QuantizationStatistics statistics = quantizer.statistics(master);
+  const auto [statistics, codes] = quantizer.sample(master);
+  EXPECT_EQ(codes[3], 7);
+  EXPECT_EQ(codes[4], 0);
   EXPECT_EQ(statistics.count(), 64);
   EXPECT_DOUBLE_EQ(statistics.clipping_rate(), 1.0 / 64);
   EXPECT_NEAR(statistics.signal_to_noise(), 10 * std::log10(400.0 / 169.0), 1e-6);
+}
+
+// The codes of a sample are those of the scalar rule at the sampled places.
+TEST(RowWeightFakeQuantizerTest, ASampleHasTheCodesOfTheGrid) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor master = at::randn({600, 48}, type);
+    RowWeightFakeQuantizer quantizer(matrix(600, 48), Scheme::Int4, false);
+    quantizer.find_scales(master, RowScaleMethod::Searched);
+    const WeightSample sample = quantizer.sample(master);
+    const at::Tensor parts =
+        sampled_groups(600 * 48 / 16, 16);  // the largest power of two, up to 32, that divides a row
+    ASSERT_EQ(sample.codes.size(), 16384U);
+    ASSERT_EQ(parts.numel(), 1024);
+    const at::Tensor values = master.view({-1, 16}).to(at::kFloat);
+    for (int64_t i = 0; i < 1024; ++i) {
+      const int64_t part = parts[i].item<int64_t>();
+      const float scale = quantizer.scale().values()[part * 16 / 48].item<float>();
+      for (int64_t j = 0; j < 16; ++j) {
+        ASSERT_EQ(sample.codes[static_cast<size_t>(i * 16 + j)],
+                  code_of(Scheme::Int4, values[part][j].item<float>(), scale));
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 
 #include "quant/grid.h"
 
@@ -76,6 +78,43 @@ TEST(WeightFakeQuantizer, BothDtypesReadTheSameMatrix) {
     EXPECT_TRUE(narrow.apply(master).to(at::kFloat).equal(wide.apply(master.to(at::kFloat))));
     EXPECT_EQ(narrow.digest(master), wide.digest(master.to(at::kFloat)));
   }
+}
+
+// A sample of a whole small weight: its codes stand for what the forward pass reads, its error is that of the exact
+// values.
+TEST(WeightFakeQuantizer, ASampleTellsTheCodesAndTheErrorOfTheWeight) {
+  const at::Tensor master = at::randn({8, 256}, at::kFloat).to(at::kBFloat16);
+  const at::Tensor exact = master.to(at::kFloat).flatten();
+  for (const Scheme id : {Scheme::Q4_0, Scheme::Q8_0, Scheme::Q6_K}) {
+    WeightFakeQuantizer quantizer("w", id, {});
+    const WeightSample sample = quantizer.sample(master);
+    const at::Tensor read = quantizer.apply(master.to(at::kFloat)).flatten();
+    ASSERT_EQ(sample.codes.size(), 2048U);
+    for (int64_t i = 0; i < 2048; ++i) {
+      const int8_t code = sample.codes[static_cast<size_t>(i)];
+      ASSERT_TRUE(code >= scheme(id).code_min && code <= scheme(id).code_max);
+      ASSERT_EQ(code == 0, read[i].item<float>() == 0) << i;
+    }
+    const double noise = (read - exact).pow(2).sum().item<double>();
+    const double signal = exact.pow(2).sum().item<double>();
+    // The forward pass rounds to BF16 what the codes stand for.
+    EXPECT_NEAR(sample.statistics.signal_to_noise(), 10 * std::log10(signal / noise), 0.1) << scheme(id).name;
+    EXPECT_EQ(sample.statistics.count(), 2048);
+  }
+}
+
+TEST(WeightFakeQuantizer, ASampleCountsWhatStoredScalesClip) {
+  at::Tensor master = at::zeros({1, 64}, at::kFloat);
+  master[0][1] = 7.5F;   // halves go up, to a code that is not there
+  master[0][2] = -8.5F;  // the edge of the first code
+  master[0][3] = 20;
+  master[0][40] = 15.5F;
+  const std::vector<Float16> scales{to_float16(1), to_float16(-2)};
+  WeightFakeQuantizer quantizer("w", Scheme::Q4_0, scales);
+  const WeightSample sample = quantizer.sample(master);
+  EXPECT_EQ(sample.codes[3], 7);
+  EXPECT_EQ(sample.codes[40], -8);
+  EXPECT_DOUBLE_EQ(sample.statistics.clipping_rate(), 1.0 / 64);
 }
 
 TEST(WeightFakeQuantizer, AChangedMasterIsSeenOnlyAfterItWasAnnounced) {
