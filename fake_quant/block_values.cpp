@@ -9,6 +9,7 @@
 #include <cstddef>
 
 #include "core/error.h"
+#include "fake_quant/aten_values.h"
 #include "fake_quant/tensor_values.h"
 #include "quant/block_codec.h"
 #include "quant/block_scales.h"
@@ -60,6 +61,7 @@ at::Tensor as_bfloat16(const at::Tensor& master) {
 
 at::Tensor block_values(Scheme id, const at::Tensor& master, const at::Tensor& scales) {
   const c10::NoGradGuard no_grad;
+  if (!master.device().is_cpu()) return block_values_in_aten(id, master, scales);
   const at::Tensor input = as_bfloat16(master);
   const auto masters = values_of<const BFloat16>(input);
   const auto all_scales = all_of(scales);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "fake_quant/aten_values.h"
 #include "fake_quant/tensor_values.h"
 #include "quant/row_codec.h"
 
@@ -64,6 +65,13 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
     const auto saved = context->get_saved_variables();
     const auto id = static_cast<Scheme>(context->saved_data["scheme"].toInt());
     const int64_t width = context->saved_data["width"].toInt();
+    const auto features = static_cast<double>(std::min(width, saved[0].size(-1)));
+    const double factor = 1.0 / std::sqrt(features * scheme(id).code_max);
+    if (!saved[0].device().is_cpu()) {
+      const IntegerGradients found = integer_gradients_in_aten(id, saved[0], gradients[0], saved[1], width);
+      const at::Tensor of_scales = found.of_scales.mul(factor).mul_(saved[1].to(at::kDouble)).to(at::kFloat);
+      return {found.masked, of_scales, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    }
     const at::Tensor input = saved[0].contiguous();
     const at::Tensor incoming = gradients[0].to(input.scalar_type()).contiguous();
     const auto scales = values_of<const float>(saved[1]);
@@ -82,8 +90,6 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
     });
     at::Tensor of_scales;
     if (context->needs_input_grad(1)) {
-      const auto features = static_cast<double>(std::min(width, saved[0].size(-1)));
-      const double factor = 1.0 / std::sqrt(features * scheme(id).code_max);
       of_scales = at::zeros_like(saved[1]);
       auto* target = of_scales.mutable_data_ptr<float>();
       for (int64_t group = 0; group < groups; ++group) {
@@ -100,7 +106,8 @@ struct IntegerFakeQuantize : torch::autograd::Function<IntegerFakeQuantize> {
 
 at::Tensor integer_values(Scheme id, const at::Tensor& input, const at::Tensor& scales, int64_t width) {
   const c10::NoGradGuard no_grad;
-  QAT_CHECK(input.device().is_cpu() && scales.is_contiguous() && scales.numel() * width == input.numel());
+  QAT_CHECK(scales.is_contiguous() && scales.numel() * width == input.numel());
+  if (!input.device().is_cpu()) return integer_values_in_aten(id, input, scales, width);
   const at::Tensor source = input.detach().contiguous();
   at::Tensor result = at::empty_like(source);
   const auto all_scales = values_of<const float>(scales);

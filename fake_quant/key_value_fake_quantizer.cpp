@@ -6,6 +6,7 @@
 #include <span>
 
 #include "core/error.h"
+#include "fake_quant/aten_values.h"
 #include "fake_quant/straight_through.h"
 #include "model/recompute.h"
 #include "quant/grid.h"
@@ -25,6 +26,7 @@ KeyValueFakeQuantizer::KeyValueFakeQuantizer(std::string name, int64_t rotation,
 at::Tensor KeyValueFakeQuantizer::apply(const at::Tensor& activation) {
   if (!enabled_) return activation;
   fired_ = true;
+  if (!activation.device().is_cpu()) return straight_through(activation, key_values_in_aten(activation, rotation_));
   at::Tensor value;
   {
     const c10::NoGradGuard no_grad;

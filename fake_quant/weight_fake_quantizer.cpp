@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cstddef>
