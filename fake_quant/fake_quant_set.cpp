@@ -34,17 +34,22 @@ void FakeQuantSet::changed() {
   for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
 }
 
+namespace {
+
+// Whether the master, an adapter of it or its scales (null: none that could) move in training.
+bool learns(const Projection& projection, const LearnedScale* scale) {
+  const bool scale_learns = scale != nullptr && scale->log_change().requires_grad();
+  return projection.weight.requires_grad() || projection.weight_delta != nullptr || scale_learns;
+}
+
+}  // namespace
+
 void FakeQuantSet::learned_weights_changed() {
-  const auto learns = [this](const std::string& weight, const LearnedScale* scale) {
-    const Projection& projection = model->projection(weight);
-    const bool scale_learns = scale != nullptr && scale->log_change().requires_grad();
-    return projection.weight.requires_grad() || projection.weight_delta != nullptr || scale_learns;
-  };
   for (const auto& quantizer : weights) {
-    if (learns(quantizer->name(), quantizer->learned_scale())) quantizer->changed();
+    if (learns(model->projection(quantizer->name()), quantizer->learned_scale())) quantizer->changed();
   }
   for (const auto& quantizer : row_weights) {
-    if (learns(quantizer->name(), &quantizer->scale())) quantizer->changed();
+    if (learns(model->projection(quantizer->name()), &quantizer->scale())) quantizer->changed();
   }
   for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
 }
@@ -218,15 +223,14 @@ std::vector<NamedStatistics> FakeQuantSet::stop_statistics() {
   for (const StaticEdge& edge : edges) edge.quantizer->measure_into(nullptr);
   std::vector<NamedStatistics> result = std::move(statistics_);
   std::erase_if(result, [](const NamedStatistics& entry) { return entry.statistics.count() == 0; });
-  const auto add = [&](const auto& quantizer, bool scales_learn) {
+  const auto add = [&](const auto& quantizer, const LearnedScale* scale) {
     const Projection& projection = model->projection(quantizer->name());
     WeightSample sample = quantizer->sample(projection.merged_weight());
-    const bool learns = scales_learn || projection.weight_delta != nullptr || projection.weight.requires_grad();
-    if (!learns) sample.codes.clear();
+    if (!learns(projection, scale)) sample.codes.clear();
     result.push_back({quantizer->name(), sample.statistics, std::move(sample.codes)});
   };
-  for (const auto& quantizer : weights) add(quantizer, false);
-  for (const auto& quantizer : row_weights) add(quantizer, quantizer->scale().log_change().requires_grad());
+  for (const auto& quantizer : weights) add(quantizer, quantizer->learned_scale());
+  for (const auto& quantizer : row_weights) add(quantizer, &quantizer->scale());
   return result;
 }
 
