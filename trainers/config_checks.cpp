@@ -72,8 +72,7 @@ void check_data(const DataConfig& data, Checker& check) {
 
 void check_plan(const TrainConfig& config, Checker& check) {
   if (!config.is_quantized()) {
-    if (config.kv_cache == "q8_0" || config.kv_cache == "int8")
-      check.add("kv_cache: ", config.kv_cache, " needs a plan (plan=bf16 quantizes nothing else)");
+    if (config.kv_cache == "q8_0" || config.kv_cache == "int8") check.add("kv_cache: ", config.kv_cache, " needs a plan (plan=bf16 quantizes nothing else)");
     if (config.quantization.start_step != 0) check.add("quantization.start_step: needs a plan");
     if (config.quantization.block_scales != "rule") check.add("quantization.block_scales: needs a plan");
     return;
@@ -88,8 +87,7 @@ void check_plan(const TrainConfig& config, Checker& check) {
     }
   }
   if (!(quantization.scale_learning_rate >= 0 && quantization.scale_learning_rate < 1)) {
-    check.add("quantization.scale_learning_rate: must be at least 0 and below 1, found ",
-              quantization.scale_learning_rate);
+    check.add("quantization.scale_learning_rate: must be at least 0 and below 1, found ", quantization.scale_learning_rate);
   }
   check.below("quantization.scale_freeze_share", quantization.scale_freeze_share, 0, 1);
   check.at_least<int64_t>("quantization.calibration.rows", quantization.calibration.rows, 1);

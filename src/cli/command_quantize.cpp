@@ -13,8 +13,7 @@ const CommandHelp kHelp{
     "train, "
     "so export, verify, eval and compare treat both alike. Method rtn rounds every value to the nearest code, under "
     "the scale that the rule gives or the largest magnitude of its row and of its activation; mse searches the scales "
-    "of "
-    "q4_0 blocks, of int2, int4 and int8 rows and of static activations for the least squared error. Plans with static "
+    "of q4_0 blocks, of int2, int4 and int8 rows and of static activations for the least squared error. Plans with static "
     "activations need --data to calibrate them.",
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0 --out runs/e2b-rtn\n"
     "  gemma-qat quantize --model gemma-4-E2B-it --plan q4_0 --method mse --out runs/e2b-mse\n"

@@ -40,13 +40,11 @@ TEST_P(ByDtype, TheForwardValueIsTheScalarRule) {
 TEST_P(ByDtype, StoredScalesAreHonoured) {
   const at::Tensor master = at::randn({4, 64}, GetParam());
   std::vector<Float16> scales;
-  for (int i = 0; i < 8; ++i)
-    scales.push_back(to_float16((i % 2 == 0 ? 0.3F : -0.2F) * (1 + 0.1F * static_cast<float>(i))));
+  for (int i = 0; i < 8; ++i) scales.push_back(to_float16((i % 2 == 0 ? 0.3F : -0.2F) * (1 + 0.1F * static_cast<float>(i))));
   WeightFakeQuantizer quantizer("w", Scheme::Q4_0, scales);
   const at::Tensor value = quantizer.apply(master).to(at::kFloat).flatten();
   const at::Tensor flat = master.to(at::kFloat).flatten();
-  for (int64_t i = 0; i < flat.numel(); ++i)
-    ASSERT_EQ(value[i].item<float>(), expected_value(flat, i, scales.data())) << i;
+  for (int64_t i = 0; i < flat.numel(); ++i) ASSERT_EQ(value[i].item<float>(), expected_value(flat, i, scales.data())) << i;
 
   const at::Tensor rows = at::tensor({3, 0, 3}, at::kLong);
   EXPECT_TRUE(quantizer.apply_rows(master, rows).equal(quantizer.apply(master).index_select(0, rows)));
@@ -67,8 +65,9 @@ TEST_P(ByDtype, TheGradientPassesStraightThrough) {
   EXPECT_EQ(master.grad()[0][0].item<float>(), 0.0F);
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, ByDtype, ::testing::Values(at::kFloat, at::kBFloat16),
-                         [](const auto& test) { return test.param == at::kFloat ? "Float" : "BFloat16"; });
+INSTANTIATE_TEST_SUITE_P(Dtypes, ByDtype, ::testing::Values(at::kFloat, at::kBFloat16), [](const auto& test) {
+  return test.param == at::kFloat ? "Float" : "BFloat16";
+});
 
 TEST(WeightFakeQuantizer, BothDtypesReadTheSameMatrix) {
   const at::Tensor master = at::randn({64, 256}, at::kFloat).to(at::kBFloat16);
