@@ -15,4 +15,5 @@ if(QAT_BUILD_TESTS)
 endif()
 if(QAT_WITH_TORCH)
   find_package(LibTorch REQUIRED)           # PyPI torch, see scripts/setup
+  find_path(GLOO_INCLUDE_DIR gloo/algorithm.h REQUIRED) # Debian libgloo-dev: declarations only, LibTorch has the code
 endif()

@@ -25,6 +25,7 @@ MAY_INCLUDE = {
 # third-party include prefix -> where it may appear (folder, or a path prefix inside the source folder).
 THIRD_PARTY = {
     ("torch/", "ATen/", "c10/"): ("src/model", "fake_quant", "trainers", "src/cli"),
+    ("torch/csrc/distributed/", "gloo/"): ("trainers/distributed.cpp",),
     ("Eigen/",): ("src/reference",),
     ("hdf5",): ("src/io/hdf5",),
     ("hwy/",): ("src/quant", "src/reference"),

@@ -82,6 +82,14 @@ void GradientSum::collect() {
   }
 }
 
+at::Tensor GradientSum::take(size_t index) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor sum = std::exchange(sums_[index], {});
+  const at::Tensor last = std::exchange(parameters_[index].mutable_grad(), {});
+  if (!sum.defined()) return last;
+  return last.defined() ? sum.to(at::kFloat).add_(last) : sum;
+}
+
 const std::vector<at::Tensor>& GradientSum::sums() {
   if (complete_) return sums_;
   for (size_t i = 0; i < parameters_.size(); ++i) {

@@ -28,6 +28,9 @@ class GradientSum {
   // To call after each backward pass. BF16 gradients are taken as they are, from the second pass on they are added in
   // fp32; float gradients are left to autograd, which adds them in place.
   void collect();
+  // Of one weight: the sum so far with what waits in autograd, fp32 or BF16, no longer kept here; undefined if no
+  // gradient arrived.
+  at::Tensor take(size_t index);
   // The sums of all passes, one per weight, fp32 or BF16; zeros where no gradient arrived. Valid until clear().
   const std::vector<at::Tensor>& sums();
   // Global L2 norm of sums().

@@ -48,7 +48,8 @@ void BackwardTap::backward(const at::Tensor& loss, const Visitor& visit) {
 }
 
 void BackwardTap::arrived(size_t index) {
-  QAT_CHECK(visit_ != nullptr && !visited_[index]);
+  if (visit_ == nullptr) return;
+  QAT_CHECK(!visited_[index]);
   visited_[index] = true;
   const at::NoGradGuard no_grad;
   at::Tensor& gradient = parameters_[index].mutable_grad();

@@ -49,19 +49,22 @@ ReferenceStates::ReferenceStates(const Gemma4Model& model, const std::vector<Tra
 }
 
 std::optional<HeldOutResult> evaluate_held_out(const Gemma4Model& model, const std::vector<TrainingBatch>& batches,
-                                               const ReferenceStates* reference) {
+                                               const ReferenceStates* reference, ProcessGroup& group) {
   const at::NoGradGuard no_grad;
   Sums sums;
-  HeldOutResult result;
+  int64_t positions = 0;
   Projection head;
   if (reference != nullptr) head.weight = reference->head().to(model.dtype());
-  for (size_t i = 0; i < batches.size(); ++i) {
-    if (interrupt_requested()) return std::nullopt;
+  bool interrupted = false;
+  for (size_t i = 0; i < batches.size() && !interrupted; ++i) {
     add_batch(model, batches[i], reference == nullptr ? at::Tensor() : reference->hidden(i), head, sums);
-    result.positions += batches[i].trained_tokens;
+    positions += batches[i].trained_tokens;
+    interrupted = interrupt_requested();
   }
-  result.loss = sums.loss / static_cast<double>(result.positions);
-  if (reference != nullptr) result.kl = sums.kl / static_cast<double>(result.positions);
+  if (group.any(interrupted)) return std::nullopt;
+  const std::vector<double> totals = group.sum({sums.loss, sums.kl, static_cast<double>(positions)});
+  HeldOutResult result{totals[0] / totals[2], std::nullopt, static_cast<int64_t>(totals[2])};
+  if (reference != nullptr) result.kl = totals[1] / totals[2];
   return result;
 }
 

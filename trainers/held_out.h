@@ -33,8 +33,8 @@ struct HeldOutResult {
   int64_t positions = 0;
 };
 
-// Nothing if Ctrl-C came in between.
+// Of the batches of all processes, each of which gives its share. Nothing if Ctrl-C came in between.
 std::optional<HeldOutResult> evaluate_held_out(const Gemma4Model& model, const std::vector<TrainingBatch>& batches,
-                                               const ReferenceStates* reference);
+                                               const ReferenceStates* reference, ProcessGroup& group);
 
 }  // namespace qat

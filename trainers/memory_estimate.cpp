@@ -36,8 +36,10 @@ struct Moment {
 
 class Estimator {
  public:
-  Estimator(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen)
+  Estimator(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
+            int64_t processes)
       : config_(config),
+        state_shares_(config.sharding == "states" ? processes : 1),
         base_(base),
         quantized_(config, base),
         model_(base.config()),
@@ -59,8 +61,9 @@ class Estimator {
                                            [](const Moment& a, const Moment& b) { return a.sum() < b.sum(); });
     MemoryEstimate result{peak.name,
                           {{"parameters", value_ * elements_of(base_.table())},
-                           {"masters", config_.optimizer.masters == "float32" ? kFloat * trained_values() : 0},
-                           {"moments", moments_bytes()},
+                           {"masters",
+                            config_.optimizer.masters == "float32" ? kFloat * trained_values() / state_shares_ : 0},
+                           {"moments", moments_bytes() / state_shares_},
                            {"adapters", adapter_bytes()},
                            {"fake-quantized weights", quantized_.held(value_)},
                            {"teacher and reference", other_models()},
@@ -201,6 +204,7 @@ class Estimator {
   }
 
   const TrainConfig& config_;
+  int64_t state_shares_;  // processes that have masters and moments of about as many weights each
   const BaseModel& base_;
   QuantizedMemory quantized_;
   const Gemma4Config& model_;
@@ -212,12 +216,13 @@ class Estimator {
 };
 
 // Settings that need less, with what they need then.
-std::string advice(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen) {
+std::string advice(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
+                   int64_t processes) {
   std::string text;
   const auto add = [&](const std::string& setting, const std::function<void(TrainConfig&)>& change) {
     TrainConfig changed = config;
     change(changed);
-    const int64_t bytes = estimate_memory(changed, base, frozen).total();
+    const int64_t bytes = estimate_memory(changed, base, frozen, processes).total();
     text += join("\n  ", setting, ": ", format_bytes(static_cast<double>(bytes)));
   };
   if (config.activation_checkpointing == "none") {
@@ -240,11 +245,14 @@ std::string advice(const TrainConfig& config, const BaseModel& base, const std::
   if (config.optimizer.masters == "float32") {
     add("optimizer.masters=bfloat16", [](TrainConfig& c) { c.optimizer.masters = "bfloat16"; });
   }
-  if (!config.optimizer.step_in_backward) {
+  if (!config.optimizer.step_in_backward && processes == 1) {
     add("optimizer.step_in_backward=true (with gradient_accumulation=1)", [](TrainConfig& c) {
       c.optimizer.step_in_backward = true;
       c.gradient_accumulation = 1;
     });
+  }
+  if (processes > 1 && config.sharding == "none") {
+    add("sharding=states", [](TrainConfig& c) { c.sharding = "states"; });
   }
   if (config.micro_batch_sequences > 1) {
     add("micro_batch_sequences=1", [](TrainConfig& c) { c.micro_batch_sequences = 1; });
@@ -261,8 +269,8 @@ int64_t MemoryEstimate::total() const {
 }
 
 MemoryEstimate estimate_memory(const TrainConfig& config, const BaseModel& base,
-                               const std::vector<std::string>& frozen) {
-  return Estimator(config, base, frozen).estimate();
+                               const std::vector<std::string>& frozen, int64_t processes) {
+  return Estimator(config, base, frozen, processes).estimate();
 }
 
 std::string describe(const MemoryEstimate& estimate) {
@@ -274,13 +282,13 @@ std::string describe(const MemoryEstimate& estimate) {
 }
 
 void check_memory(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
-                  int64_t available) {
-  const MemoryEstimate estimate = estimate_memory(config, base, frozen);
+                  int64_t available, int64_t processes) {
+  const MemoryEstimate estimate = estimate_memory(config, base, frozen, processes);
   if (estimate.total() <= available) return;
   const std::string message =
       join("the run needs at least ", format_bytes(static_cast<double>(estimate.total())), " of memory (",
            describe(estimate), "), ", format_bytes(static_cast<double>(available)),
-           " are available. Of these settings each alone would need:", advice(config, base, frozen),
+           " are available. Of these settings each alone would need:", advice(config, base, frozen, processes),
            "\nCombine them, close other programs, or let it try with memory_check=warn");
   if (config.memory_check != "warn") fail(message);
   std::fputs(join("warning: ", message, "\n").c_str(), stderr);

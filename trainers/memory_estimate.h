@@ -24,9 +24,10 @@ struct MemoryEstimate {
   int64_t total() const;
 };
 
-// For the configuration as it is, "auto" resolved. `frozen`: weights that are not trained.
+// For the configuration as it is, "auto" resolved. `frozen`: weights that are not trained. With `processes` in the
+// group, of one of them.
 MemoryEstimate estimate_memory(const TrainConfig& config, const BaseModel& base,
-                               const std::vector<std::string>& frozen);
+                               const std::vector<std::string>& frozen, int64_t processes = 1);
 
 // "parameters 1.1 GB, masters 1.1 GB, ..."
 std::string describe(const MemoryEstimate& estimate);
@@ -34,6 +35,6 @@ std::string describe(const MemoryEstimate& estimate);
 // Throws Error if the estimate is more than the bytes available, saying which settings would need how much; with
 // memory_check = "warn" the same text goes to stderr instead.
 void check_memory(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
-                  int64_t available);
+                  int64_t available, int64_t processes = 1);
 
 }  // namespace qat

@@ -17,11 +17,12 @@ std::string text_of(int64_t bytes) { return format_bytes(static_cast<double>(byt
 
 }  // namespace
 
-MemoryPlan::MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen)
-    : estimate_(estimate_memory(config, base, frozen)),
+MemoryPlan::MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
+                       const ProcessGroup& group)
+    : estimate_(estimate_memory(config, base, frozen, group.size())),
       taken_(resident()),
-      available_(static_cast<int64_t>(available_memory())) {
-  check_memory(config, base, frozen, available_);
+      available_(static_cast<int64_t>(available_memory()) / group.local_size()) {
+  check_memory(config, base, frozen, available_, group.size());
 }
 
 std::string MemoryPlan::summary() const {

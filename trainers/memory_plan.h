@@ -5,14 +5,17 @@
 #include <string>
 #include <vector>
 
+#include "trainers/distributed.h"
 #include "trainers/memory_estimate.h"
 
 namespace qat {
 
 class MemoryPlan {
  public:
-  // To be made when everything is read and nothing of the model allocated. Throws as check_memory().
-  MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen);
+  // To be made when everything is read and nothing of the model allocated. Throws as check_memory(). Processes of a
+  // group on one machine share what it has.
+  MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
+             const ProcessGroup& group);
 
   // A line of the run's summary, and one for its end.
   std::string summary() const;

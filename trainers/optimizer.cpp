@@ -23,6 +23,14 @@ int64_t Optimizer::trained_values() const {
   return count;
 }
 
+void Optimizer::write_state(const ArrayFunction& write) const {
+  for (const StateArray& array : state_arrays()) write(array);
+}
+
+void Optimizer::read_state(const ArrayFunction& read) {
+  for (const StateArray& array : state_arrays()) read(array);
+}
+
 uint64_t Optimizer::state_bytes() const {
   uint64_t bytes = 0;
   for (const StateArray& array : state_arrays()) bytes += array.values.nbytes();

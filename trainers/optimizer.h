@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,20 +46,26 @@ class Optimizer {
 
   // One update of all weights: start_update(), then update_weight() of each once, in any order. Parameters of weights
   // are BF16 numbers afterwards; scales and adapters stay fp32.
-  void step(const std::vector<at::Tensor>& gradients, const UpdateRule& rule);
+  virtual void step(const std::vector<at::Tensor>& gradients, const UpdateRule& rule);
   virtual void start_update(const UpdateRule& rule);
   // `gradient`: fp32 or BF16, in the parameter's shape, contiguous; may be overwritten.
   virtual void update_weight(size_t index, const at::Tensor& gradient) = 0;
-  // Everything that the next step depends on besides the number of steps done.
+  // Everything that the next step depends on besides the number of steps done, as far as this process keeps it.
   virtual std::vector<StateArray> state_arrays() const = 0;
   // To call after state_arrays() were filled from a file: parameters follow.
   virtual void restored(int64_t steps_done) = 0;
 
+  // Hands the whole state to `write`, one array at a time; or has `read` fill it. In a group all processes call them at
+  // once, and the functions are called on the first alone.
+  using ArrayFunction = std::function<void(const StateArray&)>;
+  virtual void write_state(const ArrayFunction& write) const;
+  virtual void read_state(const ArrayFunction& read);
+  // Of the whole state.
+  virtual uint64_t state_bytes() const;
+
   const std::vector<TrainedWeight>& weights() const { return weights_; }
   int64_t steps_done() const { return steps_done_; }
   int64_t trained_values() const;
-  // Of state_arrays().
-  uint64_t state_bytes() const;
 
  protected:
   std::vector<TrainedWeight> weights_;

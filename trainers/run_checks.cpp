@@ -21,6 +21,16 @@ uint64_t checkpoint_bytes(const BaseModel& base) {
   return bytes;
 }
 
+// Of the bits of all values, in any order: the same on every machine.
+int64_t checksum(const std::vector<TrainedWeight>& weights) {
+  int64_t sum = 0;
+  for (const TrainedWeight& weight : weights) {
+    const at::ScalarType bits = weight.parameter.element_size() == 2 ? at::kShort : at::kInt;
+    sum += weight.parameter.detach().view(bits).sum(at::kLong).item<int64_t>();
+  }
+  return sum;
+}
+
 uint64_t existing_bytes(const fs::path& file) {
   std::error_code error;
   const uint64_t size = fs::file_size(file, error);
@@ -33,6 +43,47 @@ void check_lengths(const TrainConfig& config, const Gemma4Config& model) {
   if (config.sequence_length <= model.max_positions) return;
   fail_usage("sequence_length: ", config.sequence_length, " is more than the ", model.max_positions,
              " positions of the model in ", config.model);
+}
+
+void check_group(const TrainConfig& config, const TrainingData& data, const ProcessGroup& group) {
+  if (group.size() == 1) return;
+  if (config.gradient_accumulation % group.size() != 0) {
+    fail_usage("gradient_accumulation: the ", config.gradient_accumulation,
+               " forward passes of an optimizer step cannot be shared alike by ", group.size(),
+               " processes. Start a number of processes that divides it, or choose another gradient_accumulation for a ",
+               "new run");
+  }
+  const int64_t rows = data.source().rows_in_epoch();
+  const int64_t taken = config.micro_batch_sequences * group.size();
+  if (rows < taken) {
+    fail("the data fill ", rows, " rows of ", config.sequence_length, " tokens, fewer than the ", taken, " that ",
+         group.size(), " processes take at a time; use fewer processes, shorter sequences or more data");
+  }
+}
+
+void check_same_start(const TrainConfig& config, const TrainingData& data, const std::vector<TrainedWeight>& weights,
+                      ProcessGroup& group) {
+  if (group.size() == 1) return;
+  TrainConfig of_run = config;
+  of_run.out = "";
+  of_run.threads = 0;
+  const std::string settings = of_run.to_json().dump();
+  const std::string first = group.from_first(settings);
+  if (settings != first) {
+    std::string message;
+    for (const std::string& field : changed_fields(nlohmann::ordered_json::parse(first), of_run.to_json())) {
+      message += "\n  " + field;
+    }
+    fail_usage("the configuration is not that of rank 0 (before: rank 0, now: this one):", message);
+  }
+  const auto compare = [&](const char* what, const std::string& mine) {
+    const std::string wanted = group.from_first(mine);
+    if (mine != wanted) fail_usage("the ", what, " are not those of rank 0: found ", mine, ", wanted ", wanted);
+  };
+  const BatchSource& source = data.source();
+  compare("training data", join(source.example_count(), " documents in ", source.rows_in_epoch(), " rows with ",
+                                source.trained_tokens_per_epoch(), " trained tokens"));
+  compare("weights to start from", join("checksum ", checksum(weights)));
 }
 
 void check_disk_space(const TrainConfig& config, const RunFolder& folder, const BaseModel& base,

@@ -2,15 +2,25 @@
 #pragma once
 
 #include "trainers/base_model.h"
+#include "trainers/distributed.h"
 #include "trainers/optimizer.h"
 #include "trainers/run_folder.h"
 #include "trainers/train_config.h"
 #include "trainers/train_state.h"
+#include "trainers/training_data.h"
 
 namespace qat {
 
 // Throws Error (usage) if rows are longer than the model's positions.
 void check_lengths(const TrainConfig& config, const Gemma4Config& model);
+
+// Throws Error (usage) if the processes cannot share the passes of a step alike, and Error if the data fill fewer rows
+// than they take at a time.
+void check_group(const TrainConfig& config, const TrainingData& data, const ProcessGroup& group);
+
+// Throws Error (usage) on a process whose configuration, data or weights are not those of the first one.
+void check_same_start(const TrainConfig& config, const TrainingData& data, const std::vector<TrainedWeight>& weights,
+                      ProcessGroup& group);
 
 // Throws Error if the disk of the run folder has no room for states and checkpoints.
 void check_disk_space(const TrainConfig& config, const RunFolder& folder, const BaseModel& base,

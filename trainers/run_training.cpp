@@ -12,6 +12,7 @@
 #include "core/terminal.h"
 #include "trainers/calibration.h"
 #include "trainers/compute_settings.h"
+#include "trainers/group_optimizer.h"
 #include "trainers/lora.h"
 #include "trainers/memory_plan.h"
 #include "trainers/run_checks.h"
@@ -56,7 +57,7 @@ void append(std::vector<TrainedWeight>& weights, std::vector<TrainedWeight> more
 }
 
 void print_summary(const TrainConfig& config, const BaseModel& base, const TrainingData& data, const Optimizer& optimizer,
-                   const TrainState& state) {
+                   const TrainState& state, const ProcessGroup& group) {
   int64_t values = 0;
   for (const WeightSpec& weight : base.table().weights()) values += weight.elements();
   const BatchSource& source = data.source();
@@ -72,9 +73,11 @@ void print_summary(const TrainConfig& config, const BaseModel& base, const Train
            format_count(static_cast<double>(source.trained_tokens_per_epoch())), " trained tokens an epoch",
            source.cut_examples() > 0 ? join("; ", source.cut_examples(), " cut") : "",
            source.untrained_examples() > 0 ? join("; ", source.untrained_examples(), " left out") : "", "; ",
-           data.held_out().size(), " held-out rows\n", "step       ",
+           data.held_out().size(), group.size() > 1 ? " held-out rows here" : " held-out rows", "\n", "step       ",
            config.micro_batch_sequences * config.gradient_accumulation, " rows of up to ", config.sequence_length,
-           " tokens, ", config.dtype, ", ", config.threads, " threads\n", "steps      ", config.steps,
+           " tokens, ", config.dtype, ", ",
+           group.size() > 1 ? join(group.size(), " processes of ") : "", config.threads, " threads\n", "steps      ",
+           config.steps,
            state.step > 0 ? join(", resumed after step ", state.step) : "", "\n", "run        ", config.out, "\n")
           .c_str(),
       stdout);
@@ -83,26 +86,28 @@ void print_summary(const TrainConfig& config, const BaseModel& base, const Train
 
 }  // namespace
 
-int run_training(TrainConfig config, bool resume) {
+int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   RunFolder folder(config.out);
-  if (!resume) folder.refuse_second_run();
+  if (!resume && group.is_first()) folder.refuse_second_run();
   install_interrupt_handler();
   resolve_automatic_values(config);
 
   TrainState state;
-  if (resume && std::filesystem::exists(folder.state())) {
+  if (resume && group.is_first() && std::filesystem::exists(folder.state())) {
     state = load_state(folder.state());
     check_same_config(config, state);
   }
+  state = from_first(group, std::move(state));
   state.config = without_place(config);
 
   const BaseModel base(config);
   check_lengths(config, base.config());
-  TrainingData data(config, base.config());
+  TrainingData data(config, base.config(), group);
+  check_group(config, data, group);
   data.seek(state.data);
 
   const std::vector<std::string> frozen = frozen_weights(config, base);
-  const MemoryPlan memory(config, base, frozen);
+  const MemoryPlan memory(config, base, frozen, group);
   Gemma4Model model(base.config(), compute_type(config));
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
@@ -112,31 +117,36 @@ int run_training(TrainConfig config, bool resume) {
   LoraAdapters lora = attach_lora(config, base, frozen, model);
   append(trained, lora.trained_weights());
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
-  if (state.step > 0) load_scale_starts(folder.state(), fake_quant);
+  if (state.step > 0) load_scale_starts(folder.state(), fake_quant, group);
   std::string calibrated;
   if (fake_quant.needs_calibration()) {
     const auto rows = data.first_rows(config.quantization.calibration.rows);
     calibrated = describe_calibration(calibrate(model, fake_quant, rows, config.quantization.calibration));
+    share_scale_starts(fake_quant, group);
   }
   if (config.quantization.learn_scales) append(trained, select_trained_scales(fake_quant, frozen));
-  const auto optimizer = make_optimizer(std::move(trained), config.optimizer, static_cast<uint64_t>(config.seed));
-  if (state.step > 0) load_optimizer(folder.state(), state, *optimizer);
+  check_same_start(config, data, trained, group);
+  const auto optimizer = make_run_optimizer(std::move(trained), config, group);
+  if (state.step > 0) load_optimizer(folder.state(), state, *optimizer, group);
   lora.changed();
   fake_quant.changed();
 
-  folder.open();
-  check_disk_space(config, folder, base, *optimizer);
-  write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
-  print_summary(config, base, data, *optimizer, state);
-  std::fputs(memory.summary().c_str(), stdout);
-  if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
+  if (group.is_first()) {
+    folder.open();
+    check_disk_space(config, folder, base, *optimizer);
+    write_file(folder.resolved_config(), config.to_json().dump(1) + "\n");
+    print_summary(config, base, data, *optimizer, state, group);
+    std::fputs(memory.summary().c_str(), stdout);
+    if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
+  }
 
   const CheckpointWriter checkpoints(base, data.witness_prompts());
-  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora);
+  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora, group);
   TrainingRun run({config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, lora,
-                   reference ? &*reference : nullptr},
+                   reference ? &*reference : nullptr, group},
                   state);
   const ExitCode code = run.run();
+  if (!group.is_first()) return static_cast<int>(code);
   std::fputs(memory.outcome().c_str(), stdout);
   std::fputs(join("checkpoint ", folder.checkpoint().string(), "\n").c_str(), stdout);
   return static_cast<int>(code);

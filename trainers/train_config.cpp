@@ -119,7 +119,10 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.object("data", "what is learned", [this](FieldVisitor& nested) { data.visit_fields(nested); });
   visitor.field("sequence_length", sequence_length, "tokens a packed row holds at most; longer documents are cut");
   visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");
-  visitor.field("gradient_accumulation", gradient_accumulation, "forward passes per optimizer step");
+  visitor.field("gradient_accumulation", gradient_accumulation,
+                "forward passes per optimizer step, shared by the processes of a run under torchrun");
+  visitor.choice("sharding", sharding, {"none", "states"},
+                 "under torchrun: every process keeps masters and moments of all weights, or of its share; same bits");
   visitor.choice("activation_checkpointing", activation_checkpointing, {"none", "layers"},
                  "layers: a layer keeps only its inputs and is computed again in the backward pass; less memory, same bits");
   visitor.choice("memory_check", memory_check, {"refuse", "warn"},
@@ -193,6 +196,7 @@ bool TrainConfig::computes_in_bfloat16() const {
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now) {
   static constexpr std::array kFree{"/out",
                                     "/about",
+                                    "/sharding",
                                     "/activation_checkpointing",
                                     "/optimizer/step_in_backward",
                                     "/memory_check",

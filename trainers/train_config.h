@@ -120,6 +120,7 @@ struct TrainConfig {
   int64_t sequence_length = 1024;
   int64_t micro_batch_sequences = 1;
   int64_t gradient_accumulation = 8;
+  std::string sharding = "none";
   std::string activation_checkpointing = "none";
   std::string memory_check = "refuse";
   int64_t steps = 1000;
@@ -159,7 +160,7 @@ struct TrainConfig {
 };
 
 // The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
-// Free to change are out, about, activation_checkpointing, optimizer.step_in_backward, quantization.keep, memory_check,
+// Free to change are out, about, sharding, activation_checkpointing, optimizer.step_in_backward, quantization.keep, memory_check,
 // steps, threads, tensorboard, checkpoint.every_steps, keep_last and keep_best: they do not change what a step computes
 // (threads may, in the last bits; more steps stretch the rest of the learning-rate schedule).
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);

@@ -1,8 +1,10 @@
 #include "trainers/train_state.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <array>
+#include <bit>
 
 #include "core/error.h"
 #include "fake_quant/tensor_values.h"
@@ -64,10 +66,24 @@ void read_codes(const Hdf5Reader& reader, CodeHistory& codes) {
   }
 }
 
+void read_scale_starts(const fs::path& file, FakeQuantSet& fake_quant) {
+  const Hdf5Reader reader(file);
+  for (LearnedScale* scale : fake_quant.scales()) {
+    const int64_t count = scale->is_set() ? scale->start().numel() : 1;
+    const at::Tensor start = at::empty({count}, at::kFloat);
+    reader.read("scale_starts/" + scale->name(), values_of<float>(start));
+    scale->set_start(start, scale->is_given());
+  }
+}
+
 }  // namespace
 
-void save_state(const fs::path& file, const TrainState& state, const Optimizer& optimizer,
-                FakeQuantSet& fake_quant) {
+void save_state(const fs::path& file, const TrainState& state, const Optimizer& optimizer, FakeQuantSet& fake_quant,
+                const ProcessGroup& group) {
+  if (!group.is_first()) {
+    optimizer.write_state({});
+    return;
+  }
   Hdf5Writer writer(file);
   write_number(writer, "format", kFormat);
   write_number(writer, "step", state.step);
@@ -78,7 +94,7 @@ void save_state(const fs::path& file, const TrainState& state, const Optimizer& 
   write_number(writer, "best_step", state.best_step);
   writer.write("best_metric", std::span<const double>(&state.best_metric, 1));
   writer.write_text("config", state.config);
-  for (const StateArray& array : optimizer.state_arrays()) write_tensor(writer, array);
+  optimizer.write_state([&](const StateArray& array) { write_tensor(writer, array); });
   write_codes(writer, state.codes);
   for (const LearnedScale* scale : fake_quant.scales()) {
     writer.write("scale_starts/" + scale->name(), values_of<const float>(scale->start()));
@@ -104,22 +120,46 @@ TrainState load_state(const fs::path& file) {
   return state;
 }
 
-void load_scale_starts(const fs::path& file, FakeQuantSet& fake_quant) {
-  const Hdf5Reader reader(file);
+TrainState from_first(ProcessGroup& group, TrainState state) {
+  std::array<int64_t, 7> numbers{state.step,          state.data.epoch,
+                                 state.data.row,      state.metrics_lines,
+                                 state.evaluated_step, state.best_step,
+                                 std::bit_cast<int64_t>(state.best_metric)};
+  group.copy_from_first(at::from_blob(numbers.data(), {std::ssize(numbers)}, at::kLong));
+  state.step = numbers[0];
+  state.data = {numbers[1], numbers[2]};
+  state.metrics_lines = numbers[3];
+  state.evaluated_step = numbers[4];
+  state.best_step = numbers[5];
+  state.best_metric = std::bit_cast<double>(numbers[6]);
+  state.config = group.from_first(state.config);
+  return state;
+}
+
+void load_scale_starts(const fs::path& file, FakeQuantSet& fake_quant, ProcessGroup& group) {
+  if (group.is_first()) read_scale_starts(file, fake_quant);
+  share_scale_starts(fake_quant, group);
+}
+
+void share_scale_starts(FakeQuantSet& fake_quant, ProcessGroup& group) {
+  if (group.size() == 1) return;
   for (LearnedScale* scale : fake_quant.scales()) {
-    const int64_t count = scale->is_set() ? scale->start().numel() : 1;
-    const at::Tensor start = at::empty({count}, at::kFloat);
-    reader.read("scale_starts/" + scale->name(), values_of<float>(start));
+    const at::Tensor start = scale->is_set() ? scale->start().clone() : at::empty({1}, at::kFloat);
+    group.copy_from_first(start);
     scale->set_start(start, scale->is_given());
   }
 }
 
-void load_optimizer(const fs::path& file, const TrainState& state, Optimizer& optimizer) {
-  const Hdf5Reader reader(file);
-  const size_t found = reader.names_in("masters").size();
-  const size_t wanted = optimizer.weights().size();
-  if (found != wanted) fail(file.string(), ": holds ", found, " trained weights, this run trains ", wanted);
-  for (const StateArray& array : optimizer.state_arrays()) read_tensor(reader, array);
+void load_optimizer(const fs::path& file, const TrainState& state, Optimizer& optimizer, const ProcessGroup& group) {
+  if (group.is_first()) {
+    const Hdf5Reader reader(file);
+    const size_t found = reader.names_in("masters").size();
+    const size_t wanted = optimizer.weights().size();
+    if (found != wanted) fail(file.string(), ": holds ", found, " trained weights, this run trains ", wanted);
+    optimizer.read_state([&](const StateArray& array) { read_tensor(reader, array); });
+  } else {
+    optimizer.read_state({});
+  }
   optimizer.restored(state.step);
 }
 

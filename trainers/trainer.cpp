@@ -9,7 +9,7 @@
 namespace qat {
 
 Trainer::Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fake_quant, const Objective& objective,
-                 TrainingData& data, Optimizer& optimizer, LoraAdapters& lora)
+                 TrainingData& data, Optimizer& optimizer, LoraAdapters& lora, ProcessGroup& group)
     : config_(config),
       model_(model),
       fake_quant_(fake_quant),
@@ -17,7 +17,9 @@ Trainer::Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fa
       data_(data),
       optimizer_(optimizer),
       lora_(lora),
-      gradients_(optimizer.weights()) {
+      group_(group),
+      passes_(config.gradient_accumulation / group.size()),
+      gradients_(optimizer.weights(), group, config.sharding == "states", passes_) {
   if (config.optimizer.step_in_backward) tap_.emplace(optimizer.weights());
 }
 
@@ -44,12 +46,13 @@ StepReport Trainer::step() {
 }
 
 void Trainer::update_after_backward(StepReport& report) {
-  gradients_.clear();
-  for (int64_t pass = 0; pass < config_.gradient_accumulation; ++pass) {
-    loss_sum(data_.next(), report).backward();
-    gradients_.collect();
+  gradients_.start(report.step);
+  for (int64_t pass = 0; pass < passes_; ++pass) {
+    const at::Tensor loss = loss_sum(data_.next(), report);
+    check_finite("loss", report.loss(), report.step);
+    gradients_.backward(loss);
   }
-  check_finite("loss", report.loss(), report.step);
+  add_other_processes(report);
   report.gradient_norm = gradients_.norm() / static_cast<double>(report.trained_tokens);
   check_finite("gradient norm", report.gradient_norm, report.step);
   optimizer_.step(gradients_.sums(), rule(report));
@@ -88,6 +91,14 @@ at::Tensor Trainer::loss_sum(const TrainingBatch& batch, StepReport& report) con
   report.trained_tokens += batch.trained_tokens;
   report.loss_sum += loss.item<double>();
   return loss;
+}
+
+void Trainer::add_other_processes(StepReport& report) const {
+  const std::vector<double> totals = group_.sum(
+      {report.loss_sum, static_cast<double>(report.tokens), static_cast<double>(report.trained_tokens)});
+  report.loss_sum = totals[0];
+  report.tokens = static_cast<int64_t>(totals[1]);
+  report.trained_tokens = static_cast<int64_t>(totals[2]);
 }
 
 UpdateRule Trainer::rule(const StepReport& report) const {

@@ -42,6 +42,14 @@ std::vector<TrainingBatch> all_rows(const std::vector<Example>& examples, int64_
   return rows;
 }
 
+std::vector<TrainingBatch> share_of(std::vector<TrainingBatch> rows, const ProcessGroup& group) {
+  std::vector<TrainingBatch> share;
+  for (auto i = static_cast<size_t>(group.rank()); i < rows.size(); i += static_cast<size_t>(group.size())) {
+    share.push_back(std::move(rows[i]));
+  }
+  return share;
+}
+
 std::vector<std::vector<int32_t>> first_tokens(const std::vector<Example>& examples, int64_t count) {
   std::vector<std::vector<int32_t>> prompts;
   for (const Example& example : examples) {
@@ -79,8 +87,8 @@ TrainingBatch join_rows(std::span<const Batch> rows) {
   return joined;
 }
 
-TrainingData::TrainingData(const TrainConfig& config, const Gemma4Config& model)
-    : micro_batch_sequences_(config.micro_batch_sequences) {
+TrainingData::TrainingData(const TrainConfig& config, const Gemma4Config& model, const ProcessGroup& group)
+    : micro_batch_sequences_(config.micro_batch_sequences), rank_(group.rank()), processes_(group.size()) {
   const std::filesystem::path folder(config.model);
   const Tokenizer tokenizer = Tokenizer::load(folder / "tokenizer.json");
   const auto chat_template = load_chat_template(folder, config.data.chat_template);
@@ -90,7 +98,7 @@ TrainingData::TrainingData(const TrainConfig& config, const Gemma4Config& model)
   std::vector<Example> train = load_files(config.data.train, tokenizer, options, 0);
   const std::vector<Example> eval = load_files(config.data.eval, tokenizer, options, config.eval.documents);
   witness_prompts_ = first_tokens(eval.empty() ? train : eval, config.checkpoint.witness_prompts);
-  if (!eval.empty()) held_out_ = all_rows(eval, config.sequence_length);
+  if (!eval.empty()) held_out_ = share_of(all_rows(eval, config.sequence_length), group);
 
   BatcherOptions batcher;
   batcher.sequence_length = config.sequence_length;
@@ -101,7 +109,12 @@ TrainingData::TrainingData(const TrainConfig& config, const Gemma4Config& model)
 
 TrainingBatch TrainingData::next() {
   std::vector<Batch> rows;
-  for (int64_t i = 0; i < micro_batch_sequences_; ++i) rows.push_back(source_->next());
+  for (int64_t rank = 0; rank < processes_; ++rank) {
+    for (int64_t i = 0; i < micro_batch_sequences_; ++i) {
+      Batch row = source_->next();
+      if (rank == rank_) rows.push_back(std::move(row));
+    }
+  }
   return join_rows(rows);
 }
 

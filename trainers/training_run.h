@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "trainers/base_model.h"
 #include "trainers/checkpoint_writer.h"
+#include "trainers/distributed.h"
 #include "trainers/held_out.h"
 #include "trainers/lora.h"
 #include "trainers/metrics_log.h"
@@ -34,6 +35,7 @@ struct RunParts {
   Trainer& trainer;
   const LoraAdapters& lora;
   const ReferenceStates* reference;  // null without KL
+  ProcessGroup& group;
 };
 
 class TrainingRun {
@@ -41,14 +43,19 @@ class TrainingRun {
   // `state` is a new one, or that of the run being resumed, already loaded into optimizer and data.
   TrainingRun(const RunParts& parts, TrainState state);
 
-  // Until the last step or Ctrl-C; saves in both cases. Returns Done or Interrupted.
+  // Until the last step or Ctrl-C (at any process of the group); saves in both cases. Returns Done or Interrupted.
   ExitCode run();
 
  private:
   bool evaluation_is_due() const;
   bool save_is_due() const;
+  // Ctrl-C reaches the processes of a group at different moments: they agree on the step after which all stop.
+  void agree_whether_to_stop();
   void train_step();
   void evaluate();
+  // What files and people get of a step and of an evaluation.
+  void record(const StepReport& report, double seconds);
+  void record(const HeldOutResult& result, bool best, double seconds, const std::vector<NamedStatistics>& statistics);
   // How much every static edge loses on held-out data and every quantized weight of its master, and how many codes of
   // weights changed since the last evaluation.
   void append_statistics(const std::vector<NamedStatistics>& statistics);
@@ -60,10 +67,11 @@ class TrainingRun {
 
   RunParts parts_;
   TrainState state_;
-  MetricsLog metrics_;
+  std::optional<MetricsLog> metrics_;  // of the first process, as all files
   std::optional<TensorboardLog> tensorboard_;
   TrainingDisplay display_;
   int64_t saved_step_;
+  bool stopping_ = false;
   // A checkpoint of the current step that is already on disk.
   std::optional<std::filesystem::path> written_;
 };

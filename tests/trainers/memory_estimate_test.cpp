@@ -100,7 +100,8 @@ int64_t peak_of_run(const TrainConfig& config) {
   for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
   const auto optimizer = make_optimizer(std::move(trained), config.optimizer, 1);
   const auto objective = make_objective(config, base.config(), data);
-  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora);
+  ProcessGroup alone;
+  Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora, alone);
   trainer.step();
   return counter.peak();
 }

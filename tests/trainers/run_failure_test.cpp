@@ -123,6 +123,7 @@ struct Parts {
   Gemma4Model model;
   std::vector<TrainedWeight> trained;
   LoraAdapters lora;
+  ProcessGroup alone;
 };
 
 class FixedLoss final : public Objective {
@@ -144,11 +145,11 @@ TEST(RunFailureTest, ANonFiniteLossOrGradientStopsBeforeTheUpdate) {
   std::vector<at::Tensor> before;
   for (const at::Tensor& master : optimizer.state().masters) before.push_back(master.clone());
   const FixedLoss infinite(std::numeric_limits<float>::infinity());
-  Trainer diverged(parts.config, parts.model, none, infinite, parts.data, optimizer, parts.lora);
+  Trainer diverged(parts.config, parts.model, none, infinite, parts.data, optimizer, parts.lora, parts.alone);
   expect_error([&] { diverged.step(); }, {"step 1: the loss is not finite", "nothing of this step was saved"});
   // A sum of huge values whose loss is finite but whose gradient's square is not.
   const FixedLoss steep(1e30F);
-  Trainer exploding(parts.config, parts.model, none, steep, parts.data, optimizer, parts.lora);
+  Trainer exploding(parts.config, parts.model, none, steep, parts.data, optimizer, parts.lora, parts.alone);
   expect_error([&] { exploding.step(); }, {"step 1: the gradient norm is not finite"});
   EXPECT_EQ(optimizer.steps_done(), 0);
   for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(before[i].equal(optimizer.state().masters[i]));
@@ -162,7 +163,7 @@ TEST(RunFailureTest, AQuantizerThatNeverFiredFailsTheRun) {
   Gemma4Model other(parts.base.config(), at::kFloat);
   FakeQuantSet elsewhere = parts.base.attach_fake_quant(other);
   const auto objective = make_objective(parts.config, parts.base.config(), parts.data);
-  Trainer trainer(parts.config, parts.model, elsewhere, *objective, parts.data, optimizer, parts.lora);
+  Trainer trainer(parts.config, parts.model, elsewhere, *objective, parts.data, optimizer, parts.lora, parts.alone);
   expect_error([&] { trainer.step(); }, {"layers.0.self_attn.q_proj.weight", "embed_tokens.weight"});
 }
 

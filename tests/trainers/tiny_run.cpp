@@ -74,7 +74,8 @@ int train(const TrainConfig& config, bool resume) {
     ::testing::internal::GetCapturedStderr();
   };
   try {
-    const int code = run_training(config, resume);
+    ProcessGroup alone;
+    const int code = run_training(config, resume, alone);
     stop();
     return code;
   } catch (...) {

@@ -1,0 +1,191 @@
+// What a group of processes does when nothing goes wrong: sums, shared training, resume.
+#include <ATen/ops/empty.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <numeric>
+#include <thread>
+
+#include "io/hdf5.h"
+#include "trainers/group_run.h"
+#include "trainers/run_folder.h"
+#include "trainers/tiny_run.h"
+#include "trainers/train_state.h"
+#include "trainers/weight_shares.h"
+
+namespace qat {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::bytes_of;
+using testing::GroupRun;
+using testing::metrics_of;
+using testing::step_losses;
+using testing::TinyRun;
+
+// Six passes a step, so that one, two or three processes can share them.
+const std::vector<std::string> kShared{"gradient_accumulation=6", "steps=4", "checkpoint.every_steps=2"};
+
+std::vector<std::string> with(std::vector<std::string> overrides, const std::vector<std::string>& more) {
+  overrides.insert(overrides.end(), more.begin(), more.end());
+  return overrides;
+}
+
+void train_in_group(int size, const fs::path& config, bool resume = false) {
+  GroupRun group(size, [&](int) {
+    std::vector<std::string> words{QAT_TRAIN_ONCE, config.string()};
+    if (resume) words.emplace_back("--resume");
+    return words;
+  });
+  EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(size), 0)) << group.all_told();
+}
+
+TEST(WeightSharesTest, EveryElementTravelsOnceAndLoadsAreEven) {
+  std::vector<TrainedWeight> weights;
+  for (const int64_t elements : {3, 9000000, 70000, 5, 9000000, 12, 65536, 1}) {
+    weights.push_back({"", at::empty({elements}, elements % 2 == 0 ? at::kFloat : at::kBFloat16)});
+  }
+  for (const int64_t processes : {1, 2, 3, 20}) {
+    const WeightShares shares(weights, processes);
+    std::vector<int64_t> seen(weights.size()), load(static_cast<size_t>(processes));
+    for (const WeightPiece& piece : shares.pieces()) {
+      int64_t whole = 0;
+      for (const size_t weight : piece.weights) {
+        EXPECT_EQ(shares.owner(weight), piece.owner);
+        EXPECT_EQ(weights[weight].parameter.scalar_type(), weights[piece.weights.front()].parameter.scalar_type());
+        const int64_t elements = piece.weights.size() == 1 ? piece.count : weights[weight].parameter.numel();
+        if (piece.weights.size() == 1) {
+          EXPECT_EQ(piece.first, seen[weight]);
+        }
+        seen[weight] += elements;
+        whole += elements;
+      }
+      EXPECT_EQ(whole, piece.count);
+      load[static_cast<size_t>(piece.owner)] += piece.count;
+    }
+    for (size_t i = 0; i < weights.size(); ++i) EXPECT_EQ(seen[i], weights[i].parameter.numel());
+    if (processes == 2) {
+      EXPECT_LT(std::abs(load[0] - load[1]), 70000);
+    }
+  }
+}
+
+class ExchangeTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(ExchangeTest, SumsHaveTheBitsOfAdditionInTheOrderOfRanks) {
+  for (const int size : {1, 2, 3}) {
+    if (size == 1 && std::string(GetParam()).find("owners") != std::string::npos) continue;
+    GroupRun group(size, [](int) { return std::vector<std::string>{QAT_EXCHANGE_ONCE, GetParam()}; });
+    EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(size), 0)) << group.all_told();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ExchangeTest,
+                         ::testing::Values("fp32", "bf16", "fp32 two", "bf16 two", "fp32 owners", "bf16 owners two"));
+
+// After one step from zero the first moment is a tenth of the gradient.
+TEST(DistributedTest, ProcessesComputeTheGradientsOfOne) {
+  const TinyRun run;
+  const auto overrides = with(kShared, {"steps=1", "optimizer.clip_norm=0", "optimizer.warmup_steps=1"});
+  for (const int size : {1, 2, 3}) train_in_group(size, run.config_file(std::to_string(size), overrides));
+  const Hdf5Reader one(run.folder("1") / "state.h5");
+  for (const char* several : {"2", "3"}) {
+    const Hdf5Reader shared(run.folder(several) / "state.h5");
+    for (const std::string& name : one.names_in("first_moments")) {
+      const std::string array = "first_moments/" + name;
+      std::vector<float> wanted(one.elements(array)), found(wanted.size());
+      one.read(array, wanted);
+      shared.read(array, found);
+      float largest = 0, difference = 0;
+      for (size_t i = 0; i < wanted.size(); ++i) {
+        largest = std::max(largest, std::abs(wanted[i]));
+        difference = std::max(difference, std::abs(found[i] - wanted[i]));
+      }
+      EXPECT_LE(difference, 1e-5F * largest) << name;
+    }
+  }
+}
+
+struct ShardingCase {
+  const char* name;
+  int size;
+  std::vector<std::string> overrides;
+};
+
+class ShardingTest : public ::testing::TestWithParam<ShardingCase> {};
+
+TEST_P(ShardingTest, ChangesNoBit) {
+  const TinyRun run;
+  const auto overrides = with(kShared, GetParam().overrides);
+  train_in_group(GetParam().size, run.config_file("none", overrides));
+  train_in_group(GetParam().size, run.config_file("states", with(overrides, {"sharding=states"})));
+  EXPECT_EQ(metrics_of(run.folder("none")), metrics_of(run.folder("states")));
+  for (const char* file : {"checkpoint/model.safetensors", "best/model.safetensors"}) {
+    EXPECT_TRUE(bytes_of(run.folder("none") / file) == bytes_of(run.folder("states") / file)) << file;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ShardingTest,
+    ::testing::Values(
+        ShardingCase{"adamw", 3, {}}, ShardingCase{"coded", 2, {"optimizer.kind=adamw8bit", "dtype=bfloat16"}},
+        ShardingCase{"factored", 2, {"optimizer.kind=adafactor", "optimizer.masters=bfloat16", "dtype=bfloat16"}},
+        ShardingCase{"scales", 2, {"plan=mobile-w4", "kv_cache=plan", "quantization.calibration.rows=4"}}),
+    [](const auto& tested) { return tested.param.name; });
+
+TEST(DistributedTest, LoraAdaptersAreShardedToo) {
+  const TinyRun run;
+  train_in_group(1, run.config_file("base", {"plan=", "kv_cache=none", "steps=2"}));
+  const auto overrides = with(kShared, {"model=" + (run.folder("base") / "checkpoint").string(),
+                                        "initialize=pretrained", "lora.rank=4", "lora.dropout=0.25"});
+  train_in_group(2, run.config_file("none", overrides));
+  train_in_group(2, run.config_file("states", with(overrides, {"sharding=states"})));
+  EXPECT_EQ(metrics_of(run.folder("none")), metrics_of(run.folder("states")));
+  for (const char* file : {"checkpoint/model.safetensors", "adapter/adapter_model.safetensors"}) {
+    EXPECT_TRUE(bytes_of(run.folder("none") / file) == bytes_of(run.folder("states") / file)) << file;
+  }
+}
+
+// Ctrl-C at one process stops all at the same step.
+TEST(DistributedTest, AnInterruptedGroupResumesToTheSameBytes) {
+  for (const char* sharding : {"sharding=none", "sharding=states"}) {
+    const TinyRun run;
+    const auto overrides = with(kShared, {"steps=30", "checkpoint.every_steps=29", sharding});
+    train_in_group(2, run.config_file("straight", overrides));
+    const fs::path config = run.config_file("stopped", overrides);
+    GroupRun group(2, [&](int) { return std::vector<std::string>{QAT_TRAIN_ONCE, config.string()}; });
+    while (!fs::exists(run.folder("stopped") / "metrics.jsonl")) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    group.signal(1, SIGINT);
+    EXPECT_EQ(group.wait(), (std::vector<int>{130, 130})) << group.all_told();
+    const TrainState state = load_state(run.folder("stopped") / "state.h5");
+    EXPECT_LT(state.step, 30);
+    EXPECT_EQ(checkpoint_step(run.folder("stopped") / "checkpoint"), state.step);
+    train_in_group(2, config, /*resume=*/true);
+    for (const char* file : {"checkpoint/model.safetensors", "checkpoint/witness.safetensors", "state.h5"}) {
+      EXPECT_TRUE(bytes_of(run.folder("straight") / file) == bytes_of(run.folder("stopped") / file)) << file;
+    }
+    EXPECT_EQ(metrics_of(run.folder("straight")), metrics_of(run.folder("stopped")));
+  }
+}
+
+TEST(DistributedTest, AnotherNumberOfProcessesGoesOnFromTheSameRow) {
+  const TinyRun run;
+  const std::vector<std::string> flat{"gradient_accumulation=6", "optimizer.final_ratio=1"};
+  train_in_group(1, run.config_file("one", with(flat, {"steps=6"})));
+  train_in_group(3, run.config_file("several", with(flat, {"steps=2", "sharding=states"})));
+  train_in_group(1, run.config_file("several", with(flat, {"steps=3"})), /*resume=*/true);
+  train_in_group(2, run.config_file("several", with(flat, {"steps=5", "sharding=states"})), /*resume=*/true);
+  train_in_group(2, run.config_file("several", with(flat, {"steps=6", "sharding=none"})), /*resume=*/true);
+  const auto wanted = step_losses(run.folder("one")), found = step_losses(run.folder("several"));
+  ASSERT_EQ(found.size(), wanted.size());
+  for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-3 * wanted[i]) << "step " << i + 1;
+  const TrainState one = load_state(run.folder("one") / "state.h5");
+  const TrainState several = load_state(run.folder("several") / "state.h5");
+  EXPECT_EQ(one.data, several.data);
+  EXPECT_NEAR(one.best_metric, several.best_metric, 1e-3 * one.best_metric);
+}
+
+}  // namespace
+}  // namespace qat

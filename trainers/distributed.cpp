@@ -1,0 +1,283 @@
+#include "trainers/distributed.h"
+
+// The wheel's headers hide Gloo without this; the declarations they need are Debian's, the code is LibTorch's own.
+#define USE_C10D_GLOO
+
+#include <charconv>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "core/error.h"
+
+namespace qat {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::seconds;
+
+// A process may wait long for one that evaluates or saves; whether that one lives is the watch's business.
+constexpr std::chrono::minutes kTransferTimeout{60};
+constexpr seconds kSignOfLife{1};
+constexpr seconds kSilence{20};  // without a sign of life a process counts as dead
+constexpr seconds kFarewell{5};  // how long the process that serves the store waits for the others to end
+
+constexpr const char* kGoOn = "What was saved last is whole: go on with --resume, with as many processes as there are";
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+int64_t number_from_environment(const char* name, int64_t least, int64_t most) {
+  const std::string text = environment(name);
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc() && end == text.data() + text.size() && value >= least && value <= most) return value;
+  fail_usage("the environment variable ", name, " is \"", text, "\", a number from ", least, " to ", most,
+             " is wanted. Start with torchrun --no-python, or without RANK and WORLD_SIZE for one process");
+}
+
+// The first line of what a library says, without its stack.
+std::string reason_of(const std::exception& error) {
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = of_torch == nullptr ? error.what() : of_torch->what_without_backtrace();
+  return text.substr(0, text.find('\n'));
+}
+
+std::string key_of(const char* kind, int64_t rank) { return join(kind, "/", rank); }
+
+std::vector<uint8_t> bytes_of(int64_t value) {
+  const std::string text = std::to_string(value);
+  return {text.begin(), text.end()};
+}
+
+}  // namespace
+
+// The store that all can reach, the connections between any two, and a thread that watches whether all live.
+class ProcessGroup::Links {
+ public:
+  Links(int64_t rank, int64_t size, seconds patience) : rank_(rank), size_(size) {
+    const int64_t port = number_from_environment("MASTER_PORT", 1, 65535);
+    if (environment("MASTER_ADDR").empty()) fail_usage("the environment variable MASTER_ADDR is not set; see torchrun");
+    address_ = join(environment("MASTER_ADDR"), ":", port);
+    // torchrun serves the store itself and says so.
+    serves_ = rank == 0 && environment("TORCHELASTIC_USE_AGENT_STORE") != "True";
+    try {
+      store_ = connect(port, serves_, patience);
+      watched_ = connect(port, false, patience);
+    } catch (const std::exception& error) {
+      fail(
+          "rank ", rank_, ": the store at ", address_, serves_ ? " cannot be served" : " cannot be reached", " within ",
+          patience.count(), " s (", reason_of(error), "). Check that the first process runs, that MASTER_ADDR and ",
+          "MASTER_PORT are the same on all machines, that no other run uses the port, and that no firewall is between");
+    }
+    wait_for_all(patience);
+    connect_processes();
+    watch_ = std::thread([this] { watch(); });
+  }
+
+  ~Links() {
+    stop_watching();
+    group_.reset();
+  }
+
+  // False if another process of the group has told already why all end.
+  bool may_tell() {
+    try {
+      return store_->add("ended", 1) == 1;
+    } catch (const std::exception&) {
+      return true;  // whoever served the store is gone, and so is whoever could have told
+    }
+  }
+
+  // The process that serves the store goes last, so that the others learn that all was told.
+  void wait_for_others_to_end() {
+    if (!serves_) return;
+    for (const auto start = Clock::now(); Clock::now() - start < kFarewell && store_->add("ended", 0) < size_;) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
+
+  void stop_watching() {
+    {
+      const std::lock_guard lock(leaving_lock_);
+      leaving_ = true;
+    }
+    leave_.notify_all();
+    if (watch_.joinable()) watch_.join();
+  }
+
+  void set_alarm(std::function<void(const std::string&)> alarm) {
+    const std::lock_guard lock(leaving_lock_);
+    alarm_ = std::move(alarm);
+  }
+
+  Transfer transfer(const at::Tensor& tensor, int64_t peer, bool sends) {
+    QAT_CHECK(tensor.is_contiguous() && peer != rank_);
+    std::vector<at::Tensor> tensors{tensor};
+    const auto broken = [this, peer](const std::exception& error) {
+      fail("the connection to rank ", peer, " broke: that process was killed or its machine is gone (",
+           reason_of(error), "). ", kGoOn);
+    };
+    try {
+      const auto work =
+          sends ? group_->send(tensors, static_cast<int>(peer), 0) : group_->recv(tensors, static_cast<int>(peer), 0);
+      return {[work, tensor, broken] {
+        try {
+          work->wait();
+        } catch (const std::exception& error) {
+          broken(error);
+        }
+      }};
+    } catch (const std::exception& error) {
+      broken(error);
+      throw;
+    }
+  }
+
+ private:
+  // A connection of its own each time. Attempts of torchrun to start again must not see each other's keys.
+  static c10::intrusive_ptr<c10d::Store> connect(int64_t port, bool serve, seconds patience) {
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(port);
+    options.isServer = serve;
+    options.waitWorkers = false;
+    options.timeout = patience;
+    return c10::make_intrusive<c10d::PrefixStore>(
+        "gemma-qat/" + environment("TORCHELASTIC_RESTART_COUNT"),
+        c10::make_intrusive<c10d::TCPStore>(environment("MASTER_ADDR"), options));
+  }
+
+  void wait_for_all(seconds patience) {
+    std::vector<std::string> keys;
+    for (int64_t rank = 0; rank < size_; ++rank) keys.push_back(key_of("alive", rank));
+    store_->set(keys[static_cast<size_t>(rank_)], bytes_of(0));
+    try {
+      store_->wait(keys, patience);
+    } catch (const std::exception&) {
+      std::string missing;
+      for (size_t i = 0; i < keys.size(); ++i) {
+        if (!store_->check({keys[i]})) missing += join(missing.empty() ? "" : ", ", i);
+      }
+      fail("rank ", rank_, " waited ", patience.count(), " s at ", address_, " for ", size_,
+           " processes, and these did not come: rank ", missing, ". Check that WORLD_SIZE (", size_,
+           ") is the same everywhere and that every machine was started");
+    }
+  }
+
+  // GLOO_SOCKET_IFNAME, as everywhere in PyTorch, names the network interface where the host name does not.
+  void connect_processes() {
+    const std::string interface = environment("GLOO_SOCKET_IFNAME");
+    auto options = c10d::ProcessGroupGloo::Options::create(kTransferTimeout);
+    try {
+      options->devices.push_back(interface.empty() ? c10d::ProcessGroupGloo::createDefaultDevice()
+                                                   : c10d::ProcessGroupGloo::createDeviceForInterface(interface));
+      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, static_cast<int>(rank_), static_cast<int>(size_),
+                                                           options);
+    } catch (const std::exception& error) {
+      fail("rank ", rank_, " cannot connect to the other processes (", reason_of(error),
+           "). On several machines set GLOO_SOCKET_IFNAME to the network interface that they share");
+    }
+  }
+
+  void watch() {
+    struct Seen {
+      std::vector<uint8_t> sign;
+      Clock::time_point when;
+    };
+    std::vector<Seen> seen(static_cast<size_t>(size_), Seen{{}, Clock::now()});
+    std::vector<std::string> keys;
+    for (int64_t rank = 0; rank < size_; ++rank) keys.push_back(key_of("alive", rank));
+    for (int64_t beat = 1;; ++beat) {
+      std::unique_lock lock(leaving_lock_);
+      if (leave_.wait_for(lock, kSignOfLife, [&] { return leaving_; })) return;
+      const auto alarm = alarm_;
+      lock.unlock();
+      if (!alarm) continue;
+      try {
+        watched_->set(keys[static_cast<size_t>(rank_)], bytes_of(beat));
+        if (watched_->add("ended", 0) > 0) alarm("another process has ended");
+        const auto signs = watched_->multiGet(keys);
+        for (size_t i = 0; i < seen.size(); ++i) {
+          if (signs[i] != seen[i].sign) seen[i] = {signs[i], Clock::now()};
+          if (Clock::now() - seen[i].when < kSilence) continue;
+          alarm(join("rank ", i, " gave no sign of life for ", kSilence.count(),
+                     " s: it was killed, or its machine is gone. ", kGoOn));
+        }
+      } catch (const std::exception& error) {
+        lock.lock();
+        if (leaving_) return;
+        lock.unlock();
+        alarm(join("the store at ", address_, " is gone, and with it the process that served it (", reason_of(error),
+                   "). ", kGoOn));
+      }
+    }
+  }
+
+  int64_t rank_, size_;
+  std::string address_;
+  bool serves_ = false;
+  c10::intrusive_ptr<c10d::Store> store_, watched_;
+  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  std::mutex leaving_lock_;
+  std::condition_variable leave_;
+  bool leaving_ = false;
+  std::function<void(const std::string&)> alarm_;
+  std::thread watch_;
+};
+
+ProcessGroup ProcessGroup::from_environment(std::chrono::seconds patience) {
+  ProcessGroup group;
+  if (environment("WORLD_SIZE").empty() && environment("RANK").empty()) return group;
+  group.size_ = number_from_environment("WORLD_SIZE", 1, 1 << 20);
+  group.rank_ = number_from_environment("RANK", 0, group.size_ - 1);
+  if (!environment("LOCAL_WORLD_SIZE").empty()) {
+    group.local_size_ = number_from_environment("LOCAL_WORLD_SIZE", 1, group.size_);
+  }
+  if (group.size_ > 1) group.links_ = std::make_shared<Links>(group.rank_, group.size_, patience);
+  return group;
+}
+
+int ProcessGroup::run(const std::function<int()>& body) {
+  if (size_ == 1) return body();
+  links_->set_alarm([this](const std::string& message) { end_all(message, static_cast<int>(ExitCode::Failed)); });
+  try {
+    const int code = body();
+    any(false);  // all are done
+    links_->set_alarm(nullptr);
+    any(false);  // and nobody takes the end of another for a failure
+    links_->stop_watching();
+    return code;
+  } catch (const Error& error) {
+    end_all(error.what(), static_cast<int>(error.exit_code()));
+  } catch (const std::bad_alloc&) {
+    end_all("out of memory", static_cast<int>(ExitCode::Failed));
+  } catch (const std::exception& error) {
+    end_all(error.what(), static_cast<int>(ExitCode::Failed));
+  }
+}
+
+// Without unwinding: threads wait for processes that are gone, and files are as whole as after a SIGKILL.
+void ProcessGroup::end_all(const std::string& message, int exit_code) {
+  static std::mutex ending;  // the watch must not end the process while this one tells why
+  const std::lock_guard once(ending);
+  if (links_->may_tell()) std::fprintf(stderr, "error: rank %d: %s\n", static_cast<int>(rank_), message.c_str());
+  std::fflush(stdout);
+  std::fflush(stderr);
+  links_->wait_for_others_to_end();
+  std::_Exit(exit_code);
+}
+
+Transfer ProcessGroup::send(const at::Tensor& tensor, int64_t to) { return links_->transfer(tensor, to, true); }
+
+Transfer ProcessGroup::receive(const at::Tensor& tensor, int64_t from) { return links_->transfer(tensor, from, false); }
+
+}  // namespace qat
