@@ -3,6 +3,7 @@
 // The wheel's headers hide Gloo without this; the declarations they need are Debian's, the code is LibTorch's own.
 #define USE_C10D_GLOO
 
+#include <algorithm>
 #include <charconv>
 #include <condition_variable>
 #include <cstdio>
@@ -45,11 +46,13 @@ int64_t number_from_environment(const char* name, int64_t least, int64_t most) {
              " is wanted. Start with torchrun --no-python, or without RANK and WORLD_SIZE for one process");
 }
 
-// The first line of what a library says, without its stack.
+// The first sentence of what a library says, without place and stack.
 std::string reason_of(const std::exception& error) {
   const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = of_torch == nullptr ? error.what() : of_torch->what_without_backtrace();
-  return text.substr(0, text.find('\n'));
+  std::string text = of_torch == nullptr ? error.what() : of_torch->what_without_backtrace();
+  text = text.substr(0, std::min(text.find('\n'), text.find(". ")));
+  const size_t place = text.starts_with('[') ? text.find("] ") : std::string::npos;
+  return place == std::string::npos ? text : text.substr(place + 2);
 }
 
 std::string key_of(const char* kind, int64_t rank) { return join(kind, "/", rank); }

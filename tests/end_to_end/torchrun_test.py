@@ -72,6 +72,21 @@ class Torchrun(unittest.TestCase):
                               capture_output=True, text=True, timeout=240)
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def test_an_interrupt_of_torchrun_saves(self):
+        run = subprocess.Popen([*TORCHRUN, PROGRAM, "train", str(self.config), "steps=5000", "eval.every_steps=0", "checkpoint.every_steps=0"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            while not (self.out / "metrics.jsonl").exists() or not self.steps():
+                self.assertIsNone(run.poll())
+                time.sleep(0.05)
+            run.send_signal(signal.SIGINT)
+            _, told = run.communicate(timeout=60)
+            self.assertIn("stopped at step", told)
+            self.assertTrue((self.out / "state.h5").exists(), told)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+
     def descendants(self, pid):
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
         for child in map(int, children.read_text().split()):
