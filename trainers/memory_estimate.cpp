@@ -20,12 +20,6 @@ namespace {
 constexpr int64_t kFloat = 4;
 constexpr int64_t kProductTile = int64_t{64} << 20;  // fp32 copies that BF16 products make (weight_product.cpp)
 
-int64_t elements_of(const WeightTable& table) {
-  int64_t elements = 0;
-  for (const WeightSpec& weight : table.weights()) elements += weight.elements();
-  return elements;
-}
-
 // What comes and goes within a step or a save.
 struct Moment {
   const char* name;
@@ -60,7 +54,7 @@ class Estimator {
     const Moment& peak = *std::max_element(moments.begin(), moments.end(),
                                            [](const Moment& a, const Moment& b) { return a.sum() < b.sum(); });
     MemoryEstimate result{peak.name,
-                          {{"parameters", value_ * elements_of(base_.table())},
+                          {{"parameters", value_ * base_.table().elements()},
                            {"masters",
                             config_.optimizer.masters == "float32" ? kFloat * trained_values() / state_shares_ : 0},
                            {"moments", moments_bytes() / state_shares_},
@@ -116,7 +110,7 @@ class Estimator {
     int64_t bytes = 0;
     if (config_.distills()) {
       const WeightTable table(config_.teacher.empty() ? model_ : Gemma4Config::load(config_.teacher));
-      bytes += value_ * (config_.distillation.cache.empty() ? elements_of(table) : table.head().elements());
+      bytes += value_ * (config_.distillation.cache.empty() ? table.elements() : table.head().elements());
     }
     if (config_.wants_kl() && config_.eval.every_steps > 0) bytes += 2 * head().elements();
     return bytes;
@@ -151,7 +145,7 @@ class Estimator {
 
   // A BF16 run computes its witness on an fp32 copy with quantizers of its own.
   Moment saving() const {
-    const int64_t copy = value_ == kFloat ? 0 : kFloat * elements_of(base_.table()) + quantized_.held(kFloat);
+    const int64_t copy = value_ == kFloat ? 0 : kFloat * base_.table().elements() + quantized_.held(kFloat);
     return {"saving a checkpoint", 0, 0, copy + quantized_.passing_head(kFloat) + logits_bytes()};
   }
 

@@ -58,12 +58,10 @@ void append(std::vector<TrainedWeight>& weights, std::vector<TrainedWeight> more
 
 void print_summary(const TrainConfig& config, const BaseModel& base, const TrainingData& data, const Optimizer& optimizer,
                    const TrainState& state, const ProcessGroup& group) {
-  int64_t values = 0;
-  for (const WeightSpec& weight : base.table().weights()) values += weight.elements();
   const BatchSource& source = data.source();
   std::fputs(
       join("model      ", config.model, " (", base.config().architecture(), ", ", base.config().layer_count(),
-           " layers, ", format_count(static_cast<double>(values)), " values, ",
+           " layers, ", format_count(static_cast<double>(base.table().elements())), " values, ",
            format_count(static_cast<double>(optimizer.trained_values())), " trained)\n", "plan       ",
            base.plan() == nullptr ? "none: plain BF16" : base.plan()->name,
            base.plan() != nullptr && base.plan()->key_value_cache

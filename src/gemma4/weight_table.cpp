@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "core/checked_math.h"
 #include "core/error.h"
@@ -203,6 +204,11 @@ const WeightSpec* WeightTable::find_gguf(std::string_view gguf_name) const {
 const WeightSpec& WeightTable::head() const {
   const WeightSpec* own = find("lm_head.weight");
   return own != nullptr ? *own : *find("embed_tokens.weight");
+}
+
+int64_t WeightTable::elements() const {
+  return std::accumulate(weights_.begin(), weights_.end(), int64_t{0},
+                         [](int64_t sum, const WeightSpec& weight) { return sum + weight.elements(); });
 }
 
 bool WeightTable::is_redundant(std::string_view name) const {

@@ -81,6 +81,8 @@ class WeightTable {
   const WeightSpec* find_gguf(std::string_view gguf_name) const;
   // What makes logits of hidden states: lm_head.weight, or the token embedding where it is tied.
   const WeightSpec& head() const;
+  // Values of all weights together.
+  int64_t elements() const;
 
   // K and V tensors of layers that share another layer's, which some files carry and no model reads.
   bool is_redundant(std::string_view name) const;

@@ -221,11 +221,9 @@ void run(const Options& options) {
   const double tokens = static_cast<double>(options.tokens * options.micro_batches);
   const double operations = tokens * operations_per_token(bench.model());
   const double best = best_product_speed(bench.model().config(), options.tokens);
-  int64_t values = 0;
-  for (const WeightSpec& weight : bench.model().weights().weights()) values += weight.elements();
   ordered_json line{{"shape", options.shape},
                     {"layers", options.layers},
-                    {"values", values},
+                    {"values", bench.model().weights().elements()},
                     {"tokens", options.tokens},
                     {"micro_batches", options.micro_batches},
                     {"plan", options.plan},

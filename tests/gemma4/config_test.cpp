@@ -6,43 +6,20 @@
 
 #include "gemma4/weight_table.h"
 #include "support/expect_error.h"
+#include "support/published_models.h"
 
 namespace qat {
 namespace {
 
 using nlohmann::json;
 using testing::expect_error;
-
-json layer_types(int64_t count, int64_t period) {
-  json types = json::array();
-  for (int64_t i = 0; i < count; ++i) types.push_back((i + 1) % period == 0 ? "full_attention" : "sliding_attention");
-  return types;
-}
-
-json base(int64_t layers, int64_t hidden, int64_t heads, int64_t kv, int64_t intermediate, int64_t window, int64_t period) {
-  return {{"model_type", "gemma4_text"},      {"num_hidden_layers", layers},     {"hidden_size", hidden},
-          {"num_attention_heads", heads},     {"num_key_value_heads", kv},       {"head_dim", 256},
-          {"global_head_dim", 512},           {"intermediate_size", intermediate}, {"sliding_window", window},
-          {"vocab_size", 262144},             {"final_logit_softcapping", 30.0}, {"layer_types", layer_types(layers, period)}};
-}
-
-json e2b() {
-  json text = base(35, 1536, 8, 1, 6144, 512, 5);
-  text.update({{"hidden_size_per_layer_input", 256}, {"num_kv_shared_layers", 20}, {"use_double_wide_mlp", true}});
-  return text;
-}
-
-int64_t parameters(const Gemma4Config& config) {
-  int64_t total = 0;
-  const WeightTable table(config);
-  for (const WeightSpec& weight : table.weights()) total += weight.elements();
-  return total;
-}
+using testing::gemma4_text;
+using testing::published_e2b;
 
 struct KnownModel {
   const char* name;
   json text;
-  int64_t parameters;  // gemma4_architecture.md 1.5
+  int64_t parameters;  // gemma4_architecture.md 1.5; Gemma 3 270M: its model.safetensors
   size_t tensors;      // the same, without redundant K and V
 };
 
@@ -50,31 +27,24 @@ class KnownModels : public ::testing::TestWithParam<KnownModel> {};
 
 TEST_P(KnownModels, ParameterAndTensorCountsAreThePublishedOnes) {
   const auto config = Gemma4Config::parse(GetParam().text, "config.json");
-  EXPECT_EQ(parameters(config), GetParam().parameters);
-  EXPECT_EQ(WeightTable(config).weights().size(), GetParam().tensors);
+  const WeightTable table(config);
+  EXPECT_EQ(table.elements(), GetParam().parameters);
+  EXPECT_EQ(table.weights().size(), GetParam().tensors);
 }
 
 std::vector<KnownModel> known_models() {
-  json e4b = base(42, 2560, 8, 2, 10240, 512, 6);
-  e4b.update({{"hidden_size_per_layer_input", 256}, {"num_kv_shared_layers", 18}});
-  json b12 = base(48, 3840, 16, 8, 15360, 1024, 6);
-  b12.update({{"attention_k_eq_v", true}, {"num_global_key_value_heads", 1}});
-  json b31 = base(60, 5376, 32, 16, 21504, 1024, 6);
-  b31.update({{"attention_k_eq_v", true}, {"num_global_key_value_heads", 4}});
-  json b26 = base(30, 2816, 16, 8, 2112, 1024, 6);
-  b26.update({{"attention_k_eq_v", true}, {"num_global_key_value_heads", 2}, {"enable_moe_block", true}, {"num_experts", 128},
-              {"top_k_experts", 8}, {"moe_intermediate_size", 704}});
-  return {{"E2B", e2b(), 4628569379, 540},
-          {"E4B", e4b, 7463013418, 665},
-          {"12B", b12, 11907350320, 666},
-          {"31B", b31, 30697345340, 832},
-          {"26B", b26, 25233141790, 657}};
+  return {{"E2B", published_e2b(), 4628569379, 540},
+          {"E4B", testing::published_e4b(), 7463013418, 665},
+          {"12B", testing::published_12b(), 11907350320, 666},
+          {"31B", testing::published_31b(), 30697345340, 832},
+          {"26B", testing::published_26b_a4b(), 25233141790, 657},
+          {"Gemma3_270M", testing::published_gemma3_270m(), 268098176, 236}};
 }
 INSTANTIATE_TEST_SUITE_P(Published, KnownModels, ::testing::ValuesIn(known_models()),
                          [](const auto& test) { return test.param.name; });
 
 TEST(Gemma4Config, E2BSharesKeysOfLayers13And14AndIsDoubleWideAbove) {
-  const auto config = Gemma4Config::parse(json{{"model_type", "gemma4"}, {"text_config", e2b()}}, "config.json");
+  const auto config = Gemma4Config::parse(json{{"model_type", "gemma4"}, {"text_config", published_e2b()}}, "config.json");
   EXPECT_EQ(config.layers[15].key_value_donor, 13);
   EXPECT_EQ(config.layers[19].key_value_donor, 14);
   EXPECT_EQ(config.layers[14].key_value_donor, std::nullopt);
@@ -87,7 +57,7 @@ TEST(Gemma4Config, E2BSharesKeysOfLayers13And14AndIsDoubleWideAbove) {
 
 // gemma4_architecture.md 2.6.
 TEST(Gemma4Config, FrequenciesAreThoseOfTheArchitecture) {
-  const auto config = Gemma4Config::parse(e2b(), "config.json");
+  const auto config = Gemma4Config::parse(published_e2b(), "config.json");
   const auto sliding = config.layers[0].rope.frequencies();
   EXPECT_FLOAT_EQ(sliding[1], 0.930572041F);
   EXPECT_FLOAT_EQ(sliding[64], 0.01F);
@@ -100,7 +70,7 @@ TEST(Gemma4Config, FrequenciesAreThoseOfTheArchitecture) {
 }
 
 TEST(Gemma4Config, BothSpellingsOfPerLayerFactsAgreeAndContradictionsAreRefused) {
-  json text = base(6, 64, 4, 2, 128, 16, 6);
+  json text = gemma4_text(6, 64, 4, 2, 128, 16, 6);
   text.update({{"attention_k_eq_v", true}, {"num_global_key_value_heads", 1}});
   const auto old_form = Gemma4Config::parse(text, "config.json");
 
@@ -132,12 +102,12 @@ TEST(Gemma4Config, Gemma3IsTheSameDescriptionWithOtherFacts) {
   EXPECT_EQ(config.layers[5].type, LayerType::Full);
   EXPECT_EQ(config.layers[5].rope.rotated_pairs, 128);
   EXPECT_EQ(config.layers[0].rope.theta, 1e4);
-  EXPECT_EQ(parameters(config), 268098176);
+  EXPECT_EQ(WeightTable(config).elements(), 268098176);
 }
 
 TEST(Gemma4Config, FaultsAreNamed) {
   const auto with = [](const char* key, json value) {
-    json text = e2b();
+    json text = published_e2b();
     text[key] = std::move(value);
     return text;
   };
@@ -150,7 +120,7 @@ TEST(Gemma4Config, FaultsAreNamed) {
   expect_error(parse(with("num_kv_shared_layers", 33)), {"no earlier layer"});
   expect_error(parse(with("num_key_value_heads", 3)), {"do not divide"});
   expect_error(parse(with("use_bidirectional_attention", "all")), {"use_bidirectional_attention"});
-  json missing = e2b();
+  json missing = published_e2b();
   missing.erase("hidden_size");
   expect_error(parse(missing), {"hidden_size is missing"});
 }
@@ -163,7 +133,7 @@ TEST(WeightTable, NamesGoBothWaysAndAreUnique) {
       EXPECT_EQ(table.find_gguf(weight.gguf_name), &weight);
     }
   }
-  const WeightTable table(Gemma4Config::parse(e2b(), "config.json"));
+  const WeightTable table(Gemma4Config::parse(published_e2b(), "config.json"));
   EXPECT_TRUE(table.is_redundant("layers.20.self_attn.k_proj.weight"));
   EXPECT_FALSE(table.is_redundant("layers.2.self_attn.k_proj.weight"));
   EXPECT_EQ(table.find("layers.20.self_attn.k_proj.weight"), nullptr);
