@@ -82,6 +82,8 @@ class GgufVerification {
       reference.cache = CacheType::Q8_0;
       reference.observer = &caches;
     }
+    std::optional<GgufAdapter> adapter;
+    if (!options.adapter.empty()) reference.adapter = &adapter.emplace(options.adapter);
     const auto model = make_reference_model(file_, reference);
     WitnessLogits logits(*witness_);
     logits.compare(*model, [&](int64_t position) { caches.start_prompt(position); });

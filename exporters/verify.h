@@ -30,6 +30,7 @@ struct VerifyReport {
 struct VerifyOptions {
   bool run_model = true;  // also run the reference inference on the witness prompts
   int threads = 2;
+  std::filesystem::path adapter = {};  // GGUF: the adapter that the checkpoint was trained with; empty: none
 };
 
 // Throws Error where the artifact cannot be read or the checkpoint has no witness; differences are no errors.

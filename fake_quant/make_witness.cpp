@@ -49,6 +49,15 @@ int64_t positions_per_prompt(const FakeQuantSet& fake_quant, size_t prompts) {
   return std::clamp(fitting, kFewestPositions, kWitnessPositions);
 }
 
+// The head with its weight made once: a model that converts its weights at every use would make it for every position.
+Projection with_made_weight(Projection head) {
+  head.weight = head.effective_weight();
+  head.stored_master = nullptr;
+  head.weight_delta = nullptr;
+  head.weight_transform = nullptr;
+  return head;
+}
+
 }  // namespace
 
 Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
@@ -57,6 +66,7 @@ Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
   QAT_CHECK(model.dtype() == at::kFloat);
   Witness witness;
   const auto most = static_cast<size_t>(positions_per_prompt(fake_quant, prompts.size()));
+  const Projection head = with_made_weight(model.head());
   const Recording recording(fake_quant, witness);
   for (const auto& prompt : prompts) {
     const auto count = std::min(prompt.size(), most);
@@ -66,7 +76,8 @@ Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
     const std::vector<int64_t> ids(entry.tokens.begin(), entry.tokens.end());
     const at::Tensor hidden = model.hidden_states(PackedTokens::single(at::tensor(ids, at::kLong)));
     for (size_t i = 0; i < count; ++i) {
-      const at::Tensor logits = model.logits(hidden.narrow(0, static_cast<int64_t>(i), 1)).contiguous();
+      const at::Tensor row = hidden.narrow(0, static_cast<int64_t>(i), 1);
+      const at::Tensor logits = head_logits(head, model.config().final_logit_softcap, row).contiguous();
       entry.positions.push_back(
           witness_position({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())}));
     }

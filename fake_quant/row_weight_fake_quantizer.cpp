@@ -104,16 +104,15 @@ at::Tensor RowWeightFakeQuantizer::forward_value(const at::Tensor& master) {
   return {};
 }
 
-at::Tensor RowWeightFakeQuantizer::apply_rows(const at::Tensor& master, const at::Tensor& rows) {
-  const at::Tensor gathered = at::index_select(master, 0, rows);
-  if (!enabled_) return gathered;
+at::Tensor RowWeightFakeQuantizer::apply_rows(const at::Tensor& values, const at::Tensor& rows) {
+  if (!enabled_) return values;
   fired_ = true;
   const auto gather = [&](const at::Tensor& scales) {
     return at::index_select(scales.view({-1, scales_per_row_}), 0, rows).reshape({-1});
   };
   const at::Tensor scales = gather(scale_.values());
-  const at::Tensor value = integer_values(scheme_, gathered, scales, width_);
-  return integer_fake_quantize(scheme_, gathered, gather(scale_.log_change()), scales, width_, value);
+  const at::Tensor value = integer_values(scheme_, values, scales, width_);
+  return integer_fake_quantize(scheme_, values, gather(scale_.log_change()), scales, width_, value);
 }
 
 void RowWeightFakeQuantizer::changed() {

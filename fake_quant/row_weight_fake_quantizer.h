@@ -30,7 +30,7 @@ class RowWeightFakeQuantizer final : public WeightTransform {
   void find_scales(const at::Tensor& master, RowScaleMethod method);
 
   at::Tensor apply(const at::Tensor& master) override;
-  at::Tensor apply_rows(const at::Tensor& master, const at::Tensor& rows) override;
+  at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) override;
 
   const std::string& name() const { return scale_.name(); }
   LearnedScale& scale() { return scale_; }

@@ -93,17 +93,17 @@ at::Tensor WeightFakeQuantizer::forward_value(const at::Tensor& master) {
   return {};
 }
 
-at::Tensor WeightFakeQuantizer::apply_rows(const at::Tensor& master, const at::Tensor& rows) {
-  const at::Tensor gathered = at::index_select(master, 0, rows);
-  if (!enabled_) return gathered;
+at::Tensor WeightFakeQuantizer::apply_rows(const at::Tensor& values, const at::Tensor& rows) {
+  if (!enabled_) return values;
   fired_ = true;
   const auto gather = [&](const at::Tensor& of_blocks) {
-    return at::index_select(of_blocks.view({master.size(0), -1}), 0, rows).reshape({-1});
+    const int64_t blocks_of_row = values.size(-1) / scheme(scheme_).block_size;
+    return at::index_select(of_blocks.view({-1, blocks_of_row}), 0, rows).reshape({-1});
   };
-  const at::Tensor scales = scales_.defined() ? gather(scales_) : scales_of(gathered, 0);
-  const at::Tensor value = block_values(scheme_, gathered, scales);
-  return learned_ ? block_fake_quantize(gathered, gather(learned_->log_change()), scales, value)
-                  : straight_through(gathered, value);
+  const at::Tensor scales = scales_.defined() ? gather(scales_) : scales_of(values, 0);
+  const at::Tensor value = block_values(scheme_, values, scales);
+  return learned_ ? block_fake_quantize(values, gather(learned_->log_change()), scales, value)
+                  : straight_through(values, value);
 }
 
 WeightDigest WeightFakeQuantizer::digest(const at::Tensor& master) const {

@@ -37,7 +37,7 @@ class WeightFakeQuantizer final : public WeightTransform {
   void learn_scales(const at::Tensor& start, bool given);
 
   at::Tensor apply(const at::Tensor& master) override;
-  at::Tensor apply_rows(const at::Tensor& master, const at::Tensor& rows) override;
+  at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) override;
 
   void set_enabled(bool enabled) { enabled_ = enabled; }
   // At first Keep::Values: micro-batches and the two uses of a tied table share the forward value of the whole weight.

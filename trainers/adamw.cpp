@@ -44,7 +44,8 @@ std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std:
   const at::NoGradGuard no_grad;
   std::vector<TrainedWeight> weights;
   for (const auto& [name, parameter] : model.parameters()) {
-    set_rounded(parameter, parameter);
+    if (!parameter.defined()) continue;  // a stored master: never trained
+    if (parameter.scalar_type() == at::kFloat) set_rounded(parameter, parameter);
     const bool trained = std::find(frozen.begin(), frozen.end(), name) == frozen.end();
     parameter.set_requires_grad(trained);
     if (trained) weights.push_back({name, parameter, is_matrix(model.weights().find(name)->role)});

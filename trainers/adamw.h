@@ -14,7 +14,8 @@
 
 namespace qat {
 
-// Rounds every parameter to BF16 numbers, and returns those whose weight is not in `frozen`, with requires_grad set.
+// Rounds every float parameter to BF16 numbers, and returns those whose weight is not in `frozen`, with requires_grad
+// set.
 std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std::vector<std::string>& frozen);
 
 // The scales of a set of quantizers, with requires_grad set; not those of the rows of `frozen` weights.

@@ -1,8 +1,15 @@
 #include "trainers/base_model.h"
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
+#include <memory>
 
 #include "core/error.h"
+#include "fake_quant/block_values.h"
+#include "fake_quant/packed_master.h"
+#include "fake_quant/tensor_values.h"
 #include "trainers/calibration.h"
 
 namespace qat {
@@ -29,6 +36,12 @@ std::optional<ResolvedPlan> resolve_plan(const TrainConfig& config, const Weight
   return plan;
 }
 
+at::Tensor as_tensor(std::span<const Float16> scales) {
+  const at::Tensor tensor = at::empty({static_cast<int64_t>(scales.size())}, at::kHalf);
+  std::copy(scales.begin(), scales.end(), values_of<Float16>(tensor).begin());
+  return tensor;
+}
+
 Keep keep_of(const QuantizationConfig& config) {
   if (config.keep == "codes") return Keep::Codes;
   return config.keep == "nothing" ? Keep::Nothing : Keep::Values;
@@ -37,7 +50,10 @@ Keep keep_of(const QuantizationConfig& config) {
 }  // namespace
 
 BaseModel::BaseModel(const TrainConfig& config)
-    : path_(config.model), config_(Gemma4Config::load(config.model)), table_(config_) {
+    : path_(config.model),
+      config_(Gemma4Config::load(config.model)),
+      table_(config_),
+      packs_base_(config.packs_base()) {
   if (config.initialize == "pretrained") folder_.emplace(path_);
   plan_ = resolve_plan(config, table_, folder_);
   if (!plan_) return;
@@ -53,12 +69,58 @@ BaseModel::BaseModel(const TrainConfig& config)
   }
 }
 
+bool BaseModel::can_be_packed(const WeightSpec& weight) const {
+  return folder_ && plan_ && weight.layer && is_matrix(weight.role) &&
+         scheme(plan_->of(weight.name).scheme).is_quantized();
+}
+
+WeightChoice BaseModel::without_memory(const std::vector<std::string>& unchanged, at::ScalarType dtype) const {
+  return [this, in_file = readable_in_file(unchanged, dtype)](const WeightSpec& weight) {
+    return packs(weight) || in_file(weight);
+  };
+}
+
+WeightChoice BaseModel::readable_in_file(const std::vector<std::string>& unchanged, at::ScalarType dtype) const {
+  return [this, unchanged, readable = qat::readable_in_file(table_, dtype)](const WeightSpec& weight) {
+    return folder_ && !packs(weight) && readable(weight) && folder_->masters().of(weight).type == ElementType::BF16 &&
+           std::find(unchanged.begin(), unchanged.end(), weight.name) != unchanged.end();
+  };
+}
+
 void BaseModel::fill(Gemma4Model& model, uint64_t seed) const {
   if (folder_) {
-    load_weights(model, folder_->tensors());
+    load_weights(model, folder_->tensors(), [&](const WeightSpec& weight, Projection& projection) {
+      if (packs(weight)) pack(weight, projection, model.dtype());
+    });
   } else {
     initialize_weights(model, seed);
   }
+}
+
+void BaseModel::pack(const WeightSpec& weight, Projection& projection, at::ScalarType dtype) const {
+  const at::NoGradGuard no_grad;
+  const WeightPlan& rule = plan_->of(weight.name);
+  const at::Tensor master = as_bfloat16(projection.weight);
+  if (scheme(rule.scheme).has_row_scales()) {
+    RowWeightFakeQuantizer quantizer(weight, rule.scheme, rule.one_scale_per_row);
+    const auto known = folder_->plan() ? scales_of_folder().rows(weight.name) : std::span<const float>();
+    if (known.empty()) {
+      quantizer.find_scales(master, row_method_);
+    } else {
+      quantizer.give_scales(known);
+    }
+    projection.stored_master =
+        std::make_shared<const PackedMaster>(master, rule.scheme, quantizer.stored_scales(), weight.scale_width, dtype);
+  } else {
+    at::Tensor scales;
+    if (rule.scales == ScaleSource::Stored) {
+      const auto brought = stored_scales(weight.name);
+      const bool searches = block_method_ == BlockScaleMethod::Searched || brought.empty();
+      scales = searches ? searched_block_scales(master) : as_tensor(brought);
+    }
+    projection.stored_master = std::make_shared<const PackedMaster>(master, rule.scheme, scales, dtype);
+  }
+  projection.weight = at::Tensor();
 }
 
 FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model) const {
@@ -141,6 +203,14 @@ std::vector<std::string> frozen_weights(const TrainConfig& config, const BaseMod
   }
   if (frozen.size() == base.table().weights().size()) fail_usage("freeze: no weight is left to train");
   return frozen;
+}
+
+std::vector<std::string> unchanged_weights(const TrainConfig& config, const BaseModel& base,
+                                           const std::vector<std::string>& frozen) {
+  if (!config.trains_adapters()) return frozen;
+  std::vector<std::string> all;
+  for (const WeightSpec& weight : base.table().weights()) all.push_back(weight.name);
+  return all;
 }
 
 }  // namespace qat

@@ -41,7 +41,7 @@ int cache_teacher(TrainConfig config, bool replace) {
   const Gemma4Config student = Gemma4Config::load(config.model);
   check_lengths(config, student);
   TrainingData data(config, student);
-  const auto folder = open_teacher(config, student);
+  auto folder = open_teacher(config, student);
   const at::ScalarType dtype = compute_type(config);
   const int64_t hidden_size = folder->config().hidden_size;
   const int64_t tokens = data.source().trained_tokens_per_epoch();
@@ -49,7 +49,7 @@ int cache_teacher(TrainConfig config, bool replace) {
   check_disk_space(path, bytes);
 
   TeacherCacheWriter cache(path, teacher_identity(config, *folder, data), data.source(), hidden_size, dtype);
-  const std::unique_ptr<Teacher> teacher = run_teacher(*folder, dtype);
+  const std::unique_ptr<Teacher> teacher = run_teacher(std::move(folder), dtype);
   Progress progress("caching the teacher", tokens, "trained tokens");
   while (!cache.is_complete()) {
     if (interrupt_requested()) {

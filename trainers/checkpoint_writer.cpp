@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/output_file.h"
@@ -41,6 +42,26 @@ class QuantizersOn {
   QuantizedParts before_;
 };
 
+// Another model's weights and their changes, read as they are: of matrices and tables nothing is copied, and fp32
+// values exist while they are used.
+std::unique_ptr<Gemma4Model> float_view(const Gemma4Model& model) {
+  const auto is_shared = [](const WeightSpec& weight) { return is_matrix(weight.role); };
+  auto view = std::make_unique<Gemma4Model>(model.config(), at::kFloat, is_shared);
+  for (const WeightSpec& weight : model.weights().weights()) {
+    if (is_shared(weight)) {
+      const Projection& of_model = model.projection(weight.name);
+      Projection& projection = view->projection(weight.name);
+      projection.weight = of_model.weight;
+      projection.stored_master = of_model.stored_master;
+      projection.weight_delta = of_model.weight_delta;
+      projection.side_product = of_model.side_product;
+    } else {
+      view->parameter(weight.name).copy_(model.parameter(weight.name));
+    }
+  }
+  return view;
+}
+
 Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet& fake_quant,
                    const std::vector<std::vector<int32_t>>& prompts) {
   const at::NoGradGuard no_grad;
@@ -48,10 +69,9 @@ Witness witness_of(const BaseModel& base, const Gemma4Model& model, FakeQuantSet
     const QuantizersOn on(fake_quant);
     return make_witness(model, fake_quant, prompts);
   }
-  Gemma4Model copy(model.config(), at::kFloat);
-  for (auto& [name, parameter] : copy.parameters()) parameter.copy_(model.merged_parameter(name));
-  const FakeQuantSet quantizers = base.attach_fake_quant(copy, fake_quant);
-  return make_witness(copy, quantizers, prompts);
+  const auto view = float_view(model);
+  const FakeQuantSet quantizers = base.attach_fake_quant(*view, fake_quant);
+  return make_witness(*view, quantizers, prompts);
 }
 
 }  // namespace

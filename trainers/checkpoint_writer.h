@@ -18,8 +18,8 @@ class CheckpointWriter {
   CheckpointWriter(const BaseModel& base, std::vector<std::vector<int32_t>> witness_prompts)
       : base_(base), witness_prompts_(std::move(witness_prompts)) {}
 
-  // The folder appears when it is complete. training.json in it says the step. A BF16 model is copied to a float one
-  // for the witness, whose logits have fp32 activations.
+  // The folder appears when it is complete. training.json in it says the step. For the witness, whose logits have
+  // fp32 activations, the weights of a BF16 model are converted one at a time.
   void write(const std::filesystem::path& folder, const Gemma4Model& model, FakeQuantSet& fake_quant,
              int64_t step) const;
 

@@ -178,6 +178,24 @@ void check_trained_roles(const TrainConfig& config, Checker& check) {
   }
 }
 
+void check_packed_base(const TrainConfig& config, Checker& check) {
+  if (!config.is_quantized()) check.add("lora.base: packed needs a plan, whose codes the base is kept in");
+  if (config.activation_checkpointing != "layers") {
+    check.add("lora.base: packed keeps no values for the backward pass; set activation_checkpointing = layers");
+  }
+}
+
+void check_adapters_beside(const TrainConfig& config, Checker& check) {
+  if (!config.is_quantized()) {
+    check.add("lora.through_quantizer: false needs a plan: without one there is no quantizer to stay beside");
+  }
+  for (const char* role : {"output_head", "router"}) {
+    const auto& roles = config.lora.roles;
+    if (std::find(roles.begin(), roles.end(), role) == roles.end()) continue;
+    check.add("lora.roles: \"", role, "\" has an adapter only with lora.through_quantizer = true");
+  }
+}
+
 void check_lora(const TrainConfig& config, Checker& check) {
   const LoraConfig& lora = config.lora;
   check.at_least<int64_t>("lora.rank", lora.rank, 0);
@@ -196,8 +214,14 @@ void check_lora(const TrainConfig& config, Checker& check) {
   }
   if (!config.trains_adapters()) {
     if (!lora.adapter.empty()) check.add("lora.adapter: needs lora.rank, the r of its adapter_config.json");
+    if (config.packs_base()) {
+      check.add("lora.base: packed needs lora.rank: packed weights cannot learn, only adapters beside them");
+    }
+    if (!lora.through_quantizer) check.add("lora.through_quantizer: false needs lora.rank");
     return;
   }
+  if (config.packs_base()) check_packed_base(config, check);
+  if (!lora.through_quantizer) check_adapters_beside(config, check);
   if (lora.roles.empty()) check.add("lora.roles: is empty, so no weight would get an adapter");
   if (config.initialize == "random") {
     check.add("lora.rank: adapters need a base that stays; initialize = random draws one that is kept nowhere");

@@ -42,10 +42,10 @@ void add_batch(const Gemma4Model& model, const TrainingBatch& batch, const at::T
 
 }  // namespace
 
-ReferenceStates::ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches) {
+ReferenceStates::ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, bool keeps_head) {
   const at::NoGradGuard no_grad;
   for (const TrainingBatch& batch : batches) hidden_.push_back(trained_hidden_states(model, batch));
-  head_ = model.head().weight.detach().to(at::kBFloat16, /*non_blocking=*/false, /*copy=*/true);
+  head_ = model.head().weight.detach().to(at::kBFloat16, /*non_blocking=*/false, /*copy=*/!keeps_head);
 }
 
 std::optional<HeldOutResult> evaluate_held_out(const Gemma4Model& model, const std::vector<TrainingBatch>& batches,

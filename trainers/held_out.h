@@ -16,8 +16,9 @@ namespace qat {
 // logits are recomputed chunk by chunk, so that a second model need not stay in memory.
 class ReferenceStates {
  public:
-  // Runs `model` as it stands: to be made before fake quantization is attached.
-  ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches);
+  // Runs `model` as it stands: to be made before fake quantization is attached. `keeps_head`: the model's head neither
+  // changes nor ends before this, so that it need not be copied where it is BF16.
+  ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, bool keeps_head);
 
   const at::Tensor& hidden(size_t batch) const { return hidden_[batch]; }
   const at::Tensor& head() const { return head_; }

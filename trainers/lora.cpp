@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -46,7 +47,22 @@ std::string module_in_files(const BaseModel& base, const WeightSpec& weight) {
 }
 
 AdapterSettings settings_of(const LoraConfig& config) {
-  return {config.rank, config.alpha, config.dropout, config.rank_stabilized};
+  return {config.rank, config.alpha, config.dropout, config.rank_stabilized, config.through_quantizer};
+}
+
+// What packed bases and adapters beside weights need of a weight's scheme.
+void check_plan_of(const TrainConfig& config, const BaseModel& base, const WeightSpec& weight) {
+  if (config.packs_base() && !base.packs(weight)) {
+    fail_usage("lora.base: packed: ", weight.name, " gets an adapter, but the plan \"", base.plan()->name,
+               "\" gives it ", scheme(base.plan()->of(weight.name).scheme).name,
+               ", which has no codes to keep it in; use lora.base = ", "bfloat16, or leave \"", role_name(weight.role),
+               "\" out of lora.roles");
+  }
+  if (!config.lora.through_quantizer && scheme(base.plan()->of(weight.name).scheme).has_row_scales()) {
+    fail_usage("lora.through_quantizer: false is for plans of GGUF files; the plan \"", base.plan()->name, "\" gives ",
+               weight.name, " ", scheme(base.plan()->of(weight.name).scheme).name,
+               ", and no file of the mobile format holds an adapter");
+  }
 }
 
 std::vector<WeightSpec> weights_of_roles(const TrainConfig& config, const BaseModel& base,
@@ -62,6 +78,7 @@ std::vector<WeightSpec> weights_of_roles(const TrainConfig& config, const BaseMo
     if (holds(frozen, weight.name)) {
       fail_usage("lora.roles: \"", role, "\" gets adapters, but ", weight.name, " is frozen by the plan or by freeze");
     }
+    check_plan_of(config, base, weight);
     weights.push_back(weight);
     found.push_back(role);
   }
@@ -80,6 +97,11 @@ void check_same(const TrainConfig& config, const AdapterFolder& folder, const st
     fail_usage("lora.adapter: ", lora.adapter, " has rank = ", found.rank, ", alpha = ", found.alpha,
                ", rank_stabilized = ", found.rank_stabilized ? "true" : "false", "; lora has ", lora.rank, ", ",
                lora.alpha, ", ", lora.rank_stabilized ? "true" : "false", ". Give it the folder's");
+  }
+  if (found.through_quantizer.value_or(lora.through_quantizer) != lora.through_quantizer) {
+    fail_usage("lora.adapter: ", lora.adapter,
+               " was trained with through_quantizer = ", lora.through_quantizer ? "false" : "true",
+               "; give lora.through_quantizer the same");
   }
   const auto holds = [](const auto& list, const std::string& name, const auto& name_of) {
     return std::any_of(list.begin(), list.end(), [&](const auto& entry) { return name_of(entry) == name; });
@@ -103,9 +125,25 @@ LoraAdapters::LoraAdapters(const BaseModel& base, Gemma4Model& model, const Adap
 }
 
 void LoraAdapters::attach(const WeightSpec& weight, const at::Tensor& a, const at::Tensor& b) {
-  auto delta = std::make_shared<LoraDelta>(a, b, settings_.scaling());
-  model_->projection(weight.name).weight_delta = delta;
-  adapters_.push_back({weight, a, b, std::move(delta)});
+  Adapter adapter{weight, a, b, nullptr, nullptr};
+  Projection& projection = model_->projection(weight.name);
+  if (settings_.through_quantizer.value_or(true)) {
+    projection.weight_delta = adapter.delta = std::make_shared<LoraDelta>(a, b, settings_.scaling());
+  } else {
+    projection.side_product = adapter.branch = std::make_shared<LoraBranch>(a, b, settings_.scaling());
+  }
+  adapters_.push_back(std::move(adapter));
+}
+
+void LoraAdapters::Adapter::count_components(const at::Tensor& counts) const {
+  if (delta) delta->count_components(counts);
+  if (branch) branch->count_components(counts);
+}
+
+void LoraAdapters::keep_merged(bool wanted) {
+  for (const Adapter& adapter : adapters_) {
+    if (adapter.delta) adapter.delta->keep_merged(wanted);
+  }
 }
 
 void LoraAdapters::add(const WeightSpec& weight) {
@@ -119,7 +157,8 @@ void LoraAdapters::add(const AdapterFolder& folder) {
   }
   if (folder.base_digest().empty() || folder.base_digest() == base_digest()) return;
   fail(folder.path().string(), ": this adapter was trained on ", folder.base_name(),
-       ", whose weights differ from those in ", base_->path().string(), "; name the base that it was trained on");
+       ", whose weights differ from those in ", base_->path().string(),
+       "; name the base that it was trained on, packed under the same plan if it was");
 }
 
 std::vector<TrainedWeight> LoraAdapters::trained_weights() const {
@@ -141,13 +180,14 @@ bool LoraAdapters::drop_components(int64_t steps_done) {
     SplitMix64 random = generator_for(seed_, adapter.weight.name, steps_done);
     const at::Tensor counts = at::empty({settings_.rank}, at::kFloat);
     for (float& count : values_of<float>(counts)) count = random.uniform() < settings_.dropout ? 0.0F : kept;
-    adapter.delta->count_components(counts);
+    adapter.count_components(counts);
   }
-  return !adapters_.empty();
+  return settings_.through_quantizer.value_or(true) && !adapters_.empty();
 }
 
 void LoraAdapters::changed() {
-  for (const Adapter& adapter : adapters_) adapter.delta->count_all_components();
+  const at::Tensor all = at::ones({settings_.rank}, at::kFloat);
+  for (const Adapter& adapter : adapters_) adapter.count_components(all);
 }
 
 // SHA-256 of the names and first rows of the frozen masters: tells apart bases of one shape.
@@ -156,7 +196,7 @@ std::string LoraAdapters::base_digest() const {
   Sha256 digest;
   for (const Adapter& adapter : adapters_) {
     digest.update(std::as_bytes(std::span(adapter.weight.name)));
-    const at::Tensor row = model_->parameter(adapter.weight.name).select(0, 0).to(at::kBFloat16).contiguous();
+    const at::Tensor row = model_->projection(adapter.weight.name).master().select(0, 0).to(at::kBFloat16).contiguous();
     digest.update(std::as_bytes(values_of<const BFloat16>(row)));
   }
   return digest.finish();
@@ -184,6 +224,7 @@ LoraAdapters attach_lora(const TrainConfig& config, const BaseModel& base, const
     check_same(config, folder, weights);
     adapters.add(folder);
   }
+  adapters.keep_merged(config.lora.keep_merged && !config.packs_base());
   return adapters;
 }
 

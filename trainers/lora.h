@@ -1,5 +1,5 @@
-// LoRA: the adapters of a model in training. Each stands in the slot of its weight (lora_delta.h), whose master is
-// frozen.
+// LoRA: the adapters of a model in training. Each stands in a slot of its weight, whose master is frozen: before the
+// quantizer (lora_delta.h), or beside the product (lora_branch.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,6 +14,7 @@
 #include "model/gemma4_model.h"
 #include "trainers/adamw.h"
 #include "trainers/base_model.h"
+#include "trainers/lora_branch.h"
 #include "trainers/lora_delta.h"
 #include "trainers/train_config.h"
 
@@ -25,7 +26,11 @@ class LoraAdapters {
     WeightSpec weight;
     at::Tensor a;  // [rank, in], fp32
     at::Tensor b;  // [out, rank], fp32
-    std::shared_ptr<LoraDelta> delta;
+    std::shared_ptr<LoraDelta> delta;    // through the quantizer,
+    std::shared_ptr<LoraBranch> branch;  // or beside it: the other one is null
+
+    // How much each rank component counts from now on, fp32 [rank].
+    void count_components(const at::Tensor& counts) const;
   };
 
   // No adapters: full-parameter training.
@@ -42,6 +47,9 @@ class LoraAdapters {
   const std::vector<Adapter>& adapters() const { return adapters_; }
   // A and B of all, with requires_grad set.
   std::vector<TrainedWeight> trained_weights() const;
+
+  // Whether merged values stay between uses, as at first (LoraDelta).
+  void keep_merged(bool wanted);
 
   // Dropout: leaves out rank components until changed(). Which ones follows from seed, step and weight. Returns whether
   // merged weights changed.

@@ -5,7 +5,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/ones_like.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -116,18 +115,18 @@ LoraDelta::LoraDelta(at::Tensor a, at::Tensor b, float scaling)
 }
 
 at::Tensor LoraDelta::add_to(const at::Tensor& master) {
-  if (!merged_.defined()) {
+  at::Tensor merged = merged_;
+  if (!merged.defined()) {
     const c10::NoGradGuard no_grad;
-    merged_ = merge(master, a_, b_ * counts_, scaling_);
+    merged = merge(master, a_, b_ * counts_, scaling_);
   }
-  return Merged::apply(a_, b_, merged_, counts_, static_cast<double>(scaling_));
+  if (keeps_merged_) merged_ = merged;
+  return Merged::apply(a_, b_, merged, counts_, static_cast<double>(scaling_));
 }
 
 void LoraDelta::count_components(const at::Tensor& counts) {
   counts_ = counts;
   changed();
 }
-
-void LoraDelta::count_all_components() { count_components(at::ones_like(counts_)); }
 
 }  // namespace qat

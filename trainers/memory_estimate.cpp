@@ -1,13 +1,9 @@
 #include "trainers/memory_estimate.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <functional>
 #include <numeric>
 #include <optional>
 
-#include "core/error.h"
-#include "core/terminal.h"
 #include "model/chunked_head.h"
 #include "trainers/activation_memory.h"
 #include "trainers/moment_codec.h"
@@ -19,6 +15,13 @@ namespace {
 
 constexpr int64_t kFloat = 4;
 constexpr int64_t kProductTile = int64_t{64} << 20;  // fp32 copies that BF16 products make (weight_product.cpp)
+
+// Of the weights that a model keeps in memory: all but those that stay in their file.
+int64_t elements_of(const WeightTable& table, const WeightChoice& in_file) {
+  int64_t elements = 0;
+  for (const WeightSpec& weight : table.weights()) elements += in_file(weight) ? 0 : weight.elements();
+  return elements;
+}
 
 // What comes and goes within a step or a save.
 struct Moment {
@@ -37,7 +40,9 @@ class Estimator {
         base_(base),
         quantized_(config, base),
         model_(base.config()),
-        value_(config.computes_in_bfloat16() ? 2 : kFloat),
+        dtype_(config.computes_in_bfloat16() ? at::kBFloat16 : at::kFloat),
+        value_(static_cast<int64_t>(c10::elementSize(dtype_))),
+        in_file_(base.readable_in_file(unchanged_weights(config, base, frozen), dtype_)),
         tokens_(config.micro_batch_sequences * std::min(config.sequence_length, model_.max_positions)),
         per_token_(activation_bytes(model_, base.plan(), value_)) {
     for (const WeightSpec& weight : base.table().weights()) {
@@ -54,7 +59,11 @@ class Estimator {
     const Moment& peak = *std::max_element(moments.begin(), moments.end(),
                                            [](const Moment& a, const Moment& b) { return a.sum() < b.sum(); });
     MemoryEstimate result{peak.name,
-                          {{"parameters", value_ * base_.table().elements()},
+                          {{"parameters", value_ * elements_of(base_.table(),
+                                                               [&](const WeightSpec& weight) {
+                                                                 return in_file(weight) || quantized_.packs(weight);
+                                                               })},
+                           {"packed weights", quantized_.packed()},
                            {"masters",
                             config_.optimizer.masters == "float32" ? kFloat * trained_values() / state_shares_ : 0},
                            {"moments", moments_bytes() / state_shares_},
@@ -63,7 +72,8 @@ class Estimator {
                            {"teacher and reference", other_models()},
                            {"gradients", peak.gradients},
                            {"activations", peak.activations},
-                           {"buffers", peak.buffers}}};
+                           {"buffers", peak.buffers}},
+                          bytes_in_file()};
     std::erase_if(result.parts, [](const MemoryPart& part) { return part.bytes == 0; });
     return result;
   }
@@ -71,13 +81,17 @@ class Estimator {
  private:
   bool has_adapter(const WeightSpec& weight) const {
     const auto& roles = config_.lora.roles;
-    return std::find(roles.begin(), roles.end(), role_name(weight.role)) != roles.end();
+    return config_.trains_adapters() && std::find(roles.begin(), roles.end(), role_name(weight.role)) != roles.end();
+  }
+  bool keeps_merged() const {
+    return config_.lora.through_quantizer && config_.lora.keep_merged && !config_.packs_base();
   }
   // The merged weight that the forward pass reads; A and B with gradients and AdamW's state, all in fp32.
   int64_t adapter_bytes() const {
     int64_t bytes = 0;
     for (const WeightSpec* weight : adapted_) {
-      bytes += value_ * weight->elements() + 5 * kFloat * config_.lora.rank * (weight->rows() + weight->columns());
+      bytes += keeps_merged() ? value_ * weight->elements() : 0;
+      bytes += 5 * kFloat * config_.lora.rank * (weight->rows() + weight->columns());
     }
     return bytes;
   }
@@ -106,13 +120,45 @@ class Estimator {
     return weight.rows() + weight.elements() / weight.shape[weight.shape.size() - 2];
   }
 
+  bool in_file(const WeightSpec& weight) const { return !quantized_.packs(weight) && in_file_(weight); }
+
+  // What is made of a layer's weights (or of those outside of layers, but for the head) at every use and stays with
+  // autograd until its backward pass.
+  int64_t passing(const std::optional<int64_t>& layer) const {
+    int64_t bytes = quantized_.passing(layer, value_);
+    for (const WeightSpec& weight : base_.table().weights()) {
+      if (weight.layer != layer) continue;
+      // The gradient of row scales looks at the quantizer's input again.
+      const bool is_made = quantized_.packs(weight) || (has_adapter(weight) && !keeps_merged());
+      if (is_made && base_.plan() != nullptr && scheme(base_.plan()->of(weight.name).scheme).has_row_scales()) {
+        bytes += value_ * weight.elements();
+      }
+      // A BF16 input is widened for its adapter.
+      if (has_adapter(weight) && !config_.lora.through_quantizer) {
+        bytes += tokens_ * kFloat * (config_.lora.rank + (value_ == kFloat ? 0 : weight.columns()));
+      }
+    }
+    return bytes;
+  }
+
+  // Teachers' files are taken to be BF16.
   int64_t other_models() const {
     int64_t bytes = 0;
     if (config_.distills()) {
       const WeightTable table(config_.teacher.empty() ? model_ : Gemma4Config::load(config_.teacher));
-      bytes += value_ * (config_.distillation.cache.empty() ? table.elements() : table.head().elements());
+      const int64_t head_values = value_ == kFloat ? table.head().elements() : 0;
+      const bool runs = config_.distillation.cache.empty();
+      bytes += value_ * (runs ? elements_of(table, readable_in_file(table, dtype_)) : head_values);
     }
-    if (config_.wants_kl() && config_.eval.every_steps > 0) bytes += 2 * head().elements();
+    const bool measures_kl = config_.wants_kl() && config_.eval.every_steps > 0;
+    const bool has_head = in_file(head()) && config_.eval.reference.empty();
+    if (measures_kl && !has_head) bytes += 2 * head().elements();
+    return bytes;
+  }
+
+  int64_t bytes_in_file() const {
+    int64_t bytes = 0;
+    for (const WeightSpec& weight : base_.table().weights()) bytes += in_file(weight) ? 2 * weight.elements() : 0;
     return bytes;
   }
 
@@ -143,10 +189,17 @@ class Estimator {
     return moments;
   }
 
-  // A BF16 run computes its witness on an fp32 copy with quantizers of its own.
+  // The witness of a BF16 run is computed in fp32: the head as a whole, and one other weight after the other, made in
+  // pieces. Logits come one token at a time.
   Moment saving() const {
-    const int64_t copy = value_ == kFloat ? 0 : kFloat * base_.table().elements() + quantized_.held(kFloat);
-    return {"saving a checkpoint", 0, 0, copy + quantized_.passing_head(kFloat) + logits_bytes()};
+    const int64_t logits = 4 * kFloat * model_.vocabulary_size;
+    if (value_ == kFloat) return {"saving a checkpoint", 0, 0, quantized_.passing_head(kFloat) + logits};
+    int64_t largest = 0;
+    for (const WeightSpec& weight : base_.table().weights()) {
+      if (weight.layer) largest = std::max(largest, weight.elements());
+    }
+    const int64_t pieces = 3 * kFloat * std::min(kConvertedValues, std::max(largest, head().elements()));
+    return {"saving a checkpoint", 0, 0, kFloat * (head().elements() + largest) + pieces + logits};
   }
 
   // The last of gradient_accumulation passes, from the loss back to the embeddings.
@@ -160,10 +213,8 @@ class Estimator {
     const int64_t held = adds_up ? held_value * trained_values() : 0;
     const int64_t growth = in_backward || (adds_up && value_ == kFloat) ? 0 : value_;
     int64_t activations = tokens_ * per_token_.kept(recomputed);
-    activations += quantized_.passing(std::nullopt, value_);
-    for (int64_t layer = 0; !recomputed && layer < model_.layer_count(); ++layer) {
-      activations += quantized_.passing(layer, value_);
-    }
+    activations += passing(std::nullopt);
+    for (int64_t layer = 0; !recomputed && layer < model_.layer_count(); ++layer) activations += passing(layer);
     const int64_t head_values = is_trained(head().name) ? head().elements() : 0;
     const int64_t states = tokens_ * model_.hidden_size * (2 * kFloat + value_);
     moments.push_back({"the loss", held, activations,
@@ -175,10 +226,10 @@ class Estimator {
     int64_t grown = (model_.tied_head ? value_ : growth) * head_values;
     for (int64_t layer = model_.layer_count() - 1; layer >= 0; --layer) {
       const auto index = static_cast<size_t>(layer);
-      const int64_t again = recomputed ? tokens_ * per_token_.layers[index] + quantized_.passing(layer, value_) : 0;
+      const int64_t again = recomputed ? tokens_ * per_token_.layers[index] + passing(layer) : 0;
       moments.push_back({"the backward pass", held + grown, activations + again, layer_buffers()});
       activations -= tokens_ * (recomputed ? per_token_.inputs : per_token_.layers)[index];
-      if (!recomputed) activations -= quantized_.passing(layer, value_);
+      if (!recomputed) activations -= passing(layer);
       for (const WeightSpec* weight : trained_) grown += weight->layer == layer ? growth * weight->elements() : 0;
     }
     int64_t lookups = 0;
@@ -202,58 +253,14 @@ class Estimator {
   const BaseModel& base_;
   QuantizedMemory quantized_;
   const Gemma4Config& model_;
+  at::ScalarType dtype_;
   int64_t value_;  // bytes
+  WeightChoice in_file_;
   int64_t tokens_;
   ActivationBytes per_token_;
   std::vector<const WeightSpec*> trained_;  // as a whole
   std::vector<const WeightSpec*> adapted_;  // by adapters
 };
-
-// Settings that need less, with what they need then.
-std::string advice(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
-                   int64_t processes) {
-  std::string text;
-  const auto add = [&](const std::string& setting, const std::function<void(TrainConfig&)>& change) {
-    TrainConfig changed = config;
-    change(changed);
-    const int64_t bytes = estimate_memory(changed, base, frozen, processes).total();
-    text += join("\n  ", setting, ": ", format_bytes(static_cast<double>(bytes)));
-  };
-  if (config.activation_checkpointing == "none") {
-    add("activation_checkpointing=layers", [](TrainConfig& c) { c.activation_checkpointing = "layers"; });
-  }
-  if (config.is_quantized() && config.activation_checkpointing == "layers") {
-    if (config.quantization.keep == "values") {
-      add("quantization.keep=codes", [](TrainConfig& c) { c.quantization.keep = "codes"; });
-    }
-    if (config.quantization.keep != "nothing") {
-      add("quantization.keep=nothing", [](TrainConfig& c) { c.quantization.keep = "nothing"; });
-    }
-  }
-  if (config.optimizer.kind == "adamw") {
-    add("optimizer.kind=adamw8bit", [](TrainConfig& c) { c.optimizer.kind = "adamw8bit"; });
-  }
-  if (config.optimizer.kind != "adafactor") {
-    add("optimizer.kind=adafactor", [](TrainConfig& c) { c.optimizer.kind = "adafactor"; });
-  }
-  if (config.optimizer.masters == "float32") {
-    add("optimizer.masters=bfloat16", [](TrainConfig& c) { c.optimizer.masters = "bfloat16"; });
-  }
-  if (!config.optimizer.step_in_backward && processes == 1) {
-    add("optimizer.step_in_backward=true (with gradient_accumulation=1)", [](TrainConfig& c) {
-      c.optimizer.step_in_backward = true;
-      c.gradient_accumulation = 1;
-    });
-  }
-  if (processes > 1 && config.sharding == "none") {
-    add("sharding=states", [](TrainConfig& c) { c.sharding = "states"; });
-  }
-  if (config.micro_batch_sequences > 1) {
-    add("micro_batch_sequences=1", [](TrainConfig& c) { c.micro_batch_sequences = 1; });
-  }
-  add(join("sequence_length=", config.sequence_length / 2), [](TrainConfig& c) { c.sequence_length /= 2; });
-  return text;
-}
 
 }  // namespace
 
@@ -265,27 +272,6 @@ int64_t MemoryEstimate::total() const {
 MemoryEstimate estimate_memory(const TrainConfig& config, const BaseModel& base,
                                const std::vector<std::string>& frozen, int64_t processes) {
   return Estimator(config, base, frozen, processes).estimate();
-}
-
-std::string describe(const MemoryEstimate& estimate) {
-  std::string text;
-  for (const MemoryPart& part : estimate.parts) {
-    text += join(text.empty() ? "" : ", ", part.name, " ", format_bytes(static_cast<double>(part.bytes)));
-  }
-  return text;
-}
-
-void check_memory(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
-                  int64_t available, int64_t processes) {
-  const MemoryEstimate estimate = estimate_memory(config, base, frozen, processes);
-  if (estimate.total() <= available) return;
-  const std::string message =
-      join("the run needs at least ", format_bytes(static_cast<double>(estimate.total())), " of memory (",
-           describe(estimate), "), ", format_bytes(static_cast<double>(available)),
-           " are available. Of these settings each alone would need:", advice(config, base, frozen, processes),
-           "\nCombine them, close other programs, or let it try with memory_check=warn");
-  if (config.memory_check != "warn") fail(message);
-  std::fputs(join("warning: ", message, "\n").c_str(), stderr);
 }
 
 }  // namespace qat

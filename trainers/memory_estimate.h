@@ -20,6 +20,7 @@ struct MemoryPart {
 struct MemoryEstimate {
   std::string moment;             // "the backward pass", ...
   std::vector<MemoryPart> parts;  // those that are there at this moment, none empty
+  int64_t in_file = 0;            // bytes of weights that are read in mapped files, whose pages the system can drop
 
   int64_t total() const;
 };
@@ -29,7 +30,7 @@ struct MemoryEstimate {
 MemoryEstimate estimate_memory(const TrainConfig& config, const BaseModel& base,
                                const std::vector<std::string>& frozen, int64_t processes = 1);
 
-// "parameters 1.1 GB, masters 1.1 GB, ..."
+// "parameters 1.1 GB, masters 1.1 GB, ...; 4.8 GB of weights stay in the model's files"
 std::string describe(const MemoryEstimate& estimate);
 
 // Throws Error if the estimate is more than the bytes available, saying which settings would need how much; with

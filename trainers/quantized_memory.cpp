@@ -26,22 +26,32 @@ int64_t QuantizedMemory::scale_bytes(const WeightSpec& weight) const {
   return (learned + static_cast<int64_t>(sizeof(Float16))) * weight.elements() / rule.block_size;
 }
 
+int64_t QuantizedMemory::packed() const {
+  int64_t bytes = 0;
+  for (const WeightSpec& weight : base_.table().weights()) {
+    if (!packs(weight)) continue;
+    bytes += scheme_of(weight).row_bytes(weight.elements());
+    if (scheme_of(weight).has_row_scales()) bytes += static_cast<int64_t>(sizeof(float)) * weight.row_scales();
+  }
+  return bytes;
+}
+
 int64_t QuantizedMemory::held(int64_t value) const {
   int64_t bytes = 0;
   if (base_.plan() == nullptr) return bytes;
   for (const WeightSpec& weight : base_.table().weights()) {
     bytes += scale_bytes(weight);
-    if (keeps("values")) bytes += value * whole_values(weight);
-    if (keeps("codes")) bytes += scheme_of(weight).row_bytes(whole_values(weight));
+    if (keeps(weight, "values")) bytes += value * whole_values(weight);
+    if (keeps(weight, "codes")) bytes += scheme_of(weight).row_bytes(whole_values(weight));
   }
   return bytes;
 }
 
 int64_t QuantizedMemory::passing(const std::optional<int64_t>& layer, int64_t value) const {
-  if (keeps("values")) return 0;
   int64_t bytes = 0;
   for (const WeightSpec& weight : base_.table().weights()) {
-    if (weight.layer == layer && weight.name != base_.table().head().name) bytes += value * whole_values(weight);
+    if (weight.layer != layer || weight.name == base_.table().head().name || keeps(weight, "values")) continue;
+    bytes += value * whole_values(weight);
   }
   return bytes;
 }

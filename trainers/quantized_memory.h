@@ -13,6 +13,9 @@ class QuantizedMemory {
  public:
   QuantizedMemory(const TrainConfig& config, const BaseModel& base) : config_(config), base_(base) {}
 
+  // Whether the run keeps a weight as codes: with lora.base = packed. Bytes of all such codes with their scales.
+  bool packs(const WeightSpec& weight) const { return config_.packs_base() && base_.can_be_packed(weight); }
+  int64_t packed() const;
   // Bytes that quantizers hold between uses: what quantization.keep says, scales, and what trains these. `value`: bytes
   // of a forward value.
   int64_t held(int64_t value) const;
@@ -25,6 +28,8 @@ class QuantizedMemory {
  private:
   const QuantScheme& scheme_of(const WeightSpec& weight) const { return scheme(base_.plan()->of(weight.name).scheme); }
   bool keeps(const char* what) const { return config_.quantization.keep == what; }
+  // Packed weights are decoded and quantized at every use, whatever is kept of others.
+  bool keeps(const WeightSpec& weight, const char* what) const { return keeps(what) && !packs(weight); }
   int64_t whole_values(const WeightSpec& weight) const;
   int64_t scale_bytes(const WeightSpec& weight) const;
 

@@ -32,24 +32,17 @@ std::string without_place(const TrainConfig& config) {
 std::optional<ReferenceStates> make_reference(const TrainConfig& config, const Gemma4Model& model,
                                               const TrainingData& data) {
   if (!config.wants_kl() || config.eval.every_steps == 0) return std::nullopt;
-  if (config.eval.reference.empty()) return ReferenceStates(model, data.held_out());
+  if (config.eval.reference.empty()) {
+    return ReferenceStates(model, data.held_out(), /*keeps_head=*/!model.head().weight.requires_grad());
+  }
   const ModelFolder folder(config.eval.reference);
   if (folder.config().vocabulary_size != model.config().vocabulary_size) {
     fail_usage("eval.reference: ", config.eval.reference, " has ", folder.config().vocabulary_size,
                " tokens, the model ", model.config().vocabulary_size);
   }
-  Gemma4Model reference(folder.config(), model.dtype());
+  Gemma4Model reference(folder.config(), model.dtype(), readable_in_file(folder.table(), model.dtype()));
   load_weights(reference, folder.tensors());
-  return ReferenceStates(reference, data.held_out());
-}
-
-// All weights but the frozen ones, or none beside adapters.
-std::vector<TrainedWeight> select_masters(const TrainConfig& config, const std::vector<std::string>& frozen,
-                                          Gemma4Model& model) {
-  if (!config.trains_adapters()) return select_trained_weights(model, frozen);
-  std::vector<std::string> all;
-  for (const WeightSpec& weight : model.weights().weights()) all.push_back(weight.name);
-  return select_trained_weights(model, all);
+  return ReferenceStates(reference, data.held_out(), /*keeps_head=*/false);
 }
 
 void append(std::vector<TrainedWeight>& weights, std::vector<TrainedWeight> more) {
@@ -106,10 +99,12 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
 
   const std::vector<std::string> frozen = frozen_weights(config, base);
   const MemoryPlan memory(config, base, frozen, group);
-  Gemma4Model model(base.config(), compute_type(config));
+  const std::vector<std::string> unchanged = unchanged_weights(config, base, frozen);
+  const at::ScalarType dtype = compute_type(config);
+  Gemma4Model model(base.config(), dtype, base.without_memory(unchanged, dtype));
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed));
-  std::vector<TrainedWeight> trained = select_masters(config, frozen, model);
+  std::vector<TrainedWeight> trained = select_trained_weights(model, unchanged);
   const std::unique_ptr<Objective> objective = make_objective(config, base.config(), data);
   const std::optional<ReferenceStates> reference = make_reference(config, model, data);
   LoraAdapters lora = attach_lora(config, base, frozen, model);
@@ -122,7 +117,9 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
     calibrated = describe_calibration(calibrate(model, fake_quant, rows, config.quantization.calibration));
     share_scale_starts(fake_quant, group);
   }
-  if (config.quantization.learn_scales) append(trained, select_trained_scales(fake_quant, frozen));
+  if (config.quantization.learn_scales && config.changes_weights()) {
+    append(trained, select_trained_scales(fake_quant, frozen));
+  }
   check_same_start(config, data, trained, group);
   const auto optimizer = make_run_optimizer(std::move(trained), config, group);
   if (state.step > 0) load_optimizer(folder.state(), state, *optimizer, group);

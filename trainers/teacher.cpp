@@ -17,8 +17,9 @@ namespace {
 
 class LiveTeacher final : public Teacher {
  public:
-  LiveTeacher(const ModelFolder& folder, at::ScalarType dtype) : model_(folder.config(), dtype) {
-    load_weights(model_, folder.tensors());
+  LiveTeacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype)
+      : folder_(std::move(folder)), model_(folder_->config(), dtype, readable_in_file(folder_->table(), dtype)) {
+    load_weights(model_, folder_->tensors());
   }
 
   at::Tensor trained_states(const TrainingBatch& batch) const override {
@@ -31,6 +32,7 @@ class LiveTeacher final : public Teacher {
   }
 
  private:
+  std::unique_ptr<const ModelFolder> folder_;
   Gemma4Model model_;
 };
 
@@ -66,15 +68,15 @@ std::unique_ptr<const ModelFolder> open_teacher(const TrainConfig& config, const
   return teacher;
 }
 
-std::unique_ptr<Teacher> run_teacher(const ModelFolder& folder, at::ScalarType dtype) {
-  return std::make_unique<LiveTeacher>(folder, dtype);
+std::unique_ptr<Teacher> run_teacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype) {
+  return std::make_unique<LiveTeacher>(std::move(folder), dtype);
 }
 
 std::unique_ptr<Teacher> make_teacher(const TrainConfig& config, const Gemma4Config& student,
                                       const TrainingData& data) {
   auto folder = open_teacher(config, student);
   const at::ScalarType dtype = compute_type(config);
-  if (config.distillation.cache.empty()) return run_teacher(*folder, dtype);
+  if (config.distillation.cache.empty()) return run_teacher(std::move(folder), dtype);
   if (!std::filesystem::is_regular_file(config.distillation.cache)) {
     fail_usage("distillation.cache: there is no file ", config.distillation.cache,
                "; write it with gemma-qat cache-teacher CONFIG (and the same key=value)");

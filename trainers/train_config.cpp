@@ -79,6 +79,18 @@ void LoraConfig::visit_fields(FieldVisitor& visitor) {
                 "probability with which a step leaves out each rank component of a weight, the others counting "
                 "1 / (1 - dropout) times; not parts of a layer's input as in PEFT, for W + s B A is quantized as one");
   visitor.field("rank_stabilized", rank_stabilized, "s is alpha / sqrt(rank) (rsLoRA)");
+  visitor.field(
+      "through_quantizer", through_quantizer,
+      "the quantizer sees W + s B A, and a checkpoint holds it merged; false: weights and scales stay as they are, "
+      "products get s (x A^T) B^T added, and export-adapter writes A and B for llama.cpp's --lora");
+  visitor.choice(
+      "base", base, {"bfloat16", "packed"},
+      "packed: matrices of layers that the plan quantizes are kept as its codes and decoded at every use, so that "
+      "W is bf16(decode(codes)); needs activation_checkpointing = layers");
+  visitor.field(
+      "keep_merged", keep_merged,
+      "keep W + s B A between its uses; false: it is computed at every use, which saves two bytes a value of the "
+      "adapted weights with activation_checkpointing = layers (always so on a packed base); same bits");
   visitor.field("roles", roles, "weight roles that get A and B: matrices, no tables and no stacked experts");
   visitor.field("adapter", adapter, "folder in PEFT's format to start from; empty: A random, B zero");
 }
@@ -198,6 +210,7 @@ std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, co
                                     "/about",
                                     "/sharding",
                                     "/activation_checkpointing",
+                                    "/lora/keep_merged",
                                     "/optimizer/step_in_backward",
                                     "/memory_check",
                                     "/quantization/keep",

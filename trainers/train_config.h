@@ -79,6 +79,9 @@ struct LoraConfig {
   double alpha = 16;
   double dropout = 0;
   bool rank_stabilized = false;
+  bool through_quantizer = true;
+  std::string base = "bfloat16";
+  bool keep_merged = true;
   std::vector<std::string> roles{"attention_query", "attention_key", "attention_value", "attention_output",
                                  "mlp_gate",        "mlp_up",        "mlp_down"};
   std::string adapter;
@@ -153,6 +156,9 @@ struct TrainConfig {
 
   bool is_quantized() const { return !plan.empty(); }
   bool trains_adapters() const { return lora.rank > 0; }
+  bool packs_base() const { return lora.base == "packed"; }
+  // Whether what a step changes goes into quantized weights and scales.
+  bool changes_weights() const { return !trains_adapters() || lora.through_quantizer; }
   bool distills() const { return objective != "cross_entropy"; }
   bool wants_kl() const { return eval.metric == "kl"; }
   // The dtype of the forward pass after "auto": BF16 where the processor multiplies it fast (AVX512-BF16, AMX).
@@ -160,8 +166,9 @@ struct TrainConfig {
 };
 
 // The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
-// Free to change are out, about, sharding, activation_checkpointing, optimizer.step_in_backward, quantization.keep, memory_check,
-// steps, threads, tensorboard, checkpoint.every_steps, keep_last and keep_best: they do not change what a step computes
+// Free to change are out, about, sharding, activation_checkpointing, lora.keep_merged, optimizer.step_in_backward,
+// quantization.keep, memory_check, steps, threads, tensorboard, checkpoint.every_steps, keep_last and keep_best: they do
+// not change what a step computes
 // (threads may, in the last bits; more steps stretch the rest of the learning-rate schedule).
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);
 

@@ -18,6 +18,7 @@ constexpr std::array kCommands{
     Command{"merge", "adds a LoRA adapter to its base model, as a checkpoint", command_merge},
     Command{"import", "turns a folder of Gemma's mobile format into a checkpoint to train on", command_import},
     Command{"export", "writes a checkpoint as a GGUF file, a mobile folder or a .litertlm file", command_export},
+    Command{"export-adapter", "writes a LoRA adapter as a GGUF file for llama.cpp's --lora", command_export_adapter},
     Command{"verify", "proves that an exported file holds what was trained", command_verify},
     Command{"generate", "continues a prompt", command_generate},
     Command{"eval", "measures perplexity, KL divergence and multiple-choice accuracy", command_eval},

@@ -24,6 +24,7 @@ int command_quantize(const Arguments& arguments);
 int command_merge(const Arguments& arguments);
 int command_import(const Arguments& arguments);
 int command_export(const Arguments& arguments);
+int command_export_adapter(const Arguments& arguments);
 int command_verify(const Arguments& arguments);
 int command_generate(const Arguments& arguments);
 int command_eval(const Arguments& arguments);

@@ -101,6 +101,7 @@ int command_eval(const Arguments& arguments) {
             "max-tokens", "longest window of a document", cxxopts::value<int64_t>()->default_value("2048"))(
             "json", "print JSON");
         describe_model_options(options);
+        describe_adapter_option(options);
       },
       1, 1);
   if (parsed.helped) return 0;
@@ -119,7 +120,9 @@ int command_eval(const Arguments& arguments) {
   }
   std::optional<OpenedModel> reference;
   if (parsed.options.count("reference") > 0) {
-    reference = open_model(parsed.options["reference"].as<std::string>(), model_options);
+    ModelOptions reference_options = model_options;
+    reference_options.adapter.clear();
+    reference = open_model(parsed.options["reference"].as<std::string>(), reference_options);
   }
   const auto documents = load_documents(opened, data, measure);
   print_text(measure_documents(opened, reference ? &*reference : nullptr, documents, measure), json);

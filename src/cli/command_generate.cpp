@@ -77,6 +77,7 @@ int command_generate(const Arguments& arguments) {
             "top", "log-probabilities of the K most likely tokens per step", cxxopts::value<int64_t>()->default_value("0"))(
             "json", "print prompt_tokens, tokens, text and steps as JSON");
         describe_model_options(options);
+        describe_adapter_option(options);
       },
       1, 1);
   if (parsed.helped) return 0;

@@ -30,7 +30,7 @@ const CommandHelp kHelp{"gemma-qat import FOLDER --out CHECKPOINT",
 void write_witness(const fs::path& folder) {
   const at::NoGradGuard no_grad;
   const ModelFolder checkpoint(folder);
-  Gemma4Model model(checkpoint.config(), at::kFloat);
+  Gemma4Model model(checkpoint.config(), at::kFloat, readable_in_file(checkpoint.table(), at::kFloat));
   load_weights(model, checkpoint.tensors());
   const FakeQuantSet fake_quant = prepare(model, *checkpoint.plan(), KnownScales::of(checkpoint));
   make_witness(model, fake_quant, witness_prompts(checkpoint)).save(folder / "witness.safetensors");

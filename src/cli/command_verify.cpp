@@ -9,14 +9,17 @@
 namespace qat {
 
 namespace {
-const CommandHelp kHelp{
-    "gemma-qat verify ARTIFACT --checkpoint CHECKPOINT",
-    "Proves on the bytes of an export (GGUF file, mobile folder, .litertlm file) that it holds what was trained: codes, scales "
-    "and the matrices that the forward pass read (SHA-256), static scales, every unquantized weight, the tokenizer, and the "
-    "activation codes and logits of the built-in reference inference on the checkpoint's witness prompts.\nExit code 0: equal; 3: different, with the tensor's name.",
-    "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint\n"
-    "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint --no-run\n"
-    "  gemma-qat verify e2b.litertlm --checkpoint runs/e2b/checkpoint"};
+const CommandHelp kHelp{"gemma-qat verify ARTIFACT --checkpoint CHECKPOINT",
+                        "Proves on the bytes of an export (GGUF file, mobile folder, .litertlm file) that it holds "
+                        "what was trained: codes, scales "
+                        "and the matrices that the forward pass read (SHA-256), static scales, every unquantized "
+                        "weight, the tokenizer, and the "
+                        "activation codes and logits of the built-in reference inference on the checkpoint's witness "
+                        "prompts.\nExit code 0: equal; 3: different, with the tensor's name.",
+                        "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint\n"
+                        "  gemma-qat verify e2b.gguf --checkpoint runs/e2b/checkpoint --no-run\n"
+                        "  gemma-qat verify e2b.litertlm --checkpoint runs/e2b/checkpoint\n"
+                        "  gemma-qat verify e2b.gguf --checkpoint runs/e2b-lora/checkpoint --adapter e2b-lora.gguf"};
 VerifyReport verify(const std::filesystem::path& artifact, const ModelFolder& checkpoint, const VerifyOptions& options) {
   if (std::filesystem::is_directory(artifact)) return verify_mobile_folder(artifact, checkpoint, options);
   if (artifact.extension() == ".litertlm") return verify_litertlm(artifact, checkpoint, options);
@@ -32,7 +35,9 @@ int command_verify(const Arguments& arguments) {
         options.add_options()("checkpoint", "the checkpoint folder it was exported from",
                               cxxopts::value<std::string>())("no-run",
                                                              "compare bytes only, do not run the reference inference")(
-            "threads", "threads of the reference inference, 0 = all cores", cxxopts::value<int>()->default_value("0"));
+            "adapter", "GGUF: the run's adapter (export-adapter), where it was trained beside the weights",
+            cxxopts::value<std::string>())("threads", "threads of the reference inference, 0 = all cores",
+                                           cxxopts::value<int>()->default_value("0"));
       },
       1, 1);
   if (parsed.helped) return 0;
@@ -44,6 +49,12 @@ int command_verify(const Arguments& arguments) {
   VerifyOptions options;
   options.run_model = parsed.options.count("no-run") == 0;
   options.threads = parsed.options["threads"].as<int>();
+  if (parsed.options.count("adapter") > 0) {
+    options.adapter = parsed.options["adapter"].as<std::string>();
+    if (std::filesystem::is_directory(artifact) || std::filesystem::path(artifact).extension() == ".litertlm") {
+      fail_usage("--adapter: is for GGUF files, and ", artifact, " is none");
+    }
+  }
   const VerifyReport report = verify(artifact, checkpoint, options);
 
   std::printf("%s %s %s\n", artifact.c_str(), report.equal() ? "equals" : "differs from", folder.c_str());

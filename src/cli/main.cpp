@@ -13,7 +13,7 @@ void print_overview() {
   std::printf(
       "gemma-qat fine-tunes Gemma with quantization-aware training and exports what it trained, bit for bit.\n\n"
       "usage: gemma-qat VERB ...        gemma-qat VERB --help\n\n");
-  for (const qat::Command& command : qat::all_commands()) std::printf("  %-13s %s\n", command.name, command.summary);
+  for (const qat::Command& command : qat::all_commands()) std::printf("  %-14s %s\n", command.name, command.summary);
   std::printf(
       "\nexample:\n"
       "  gemma-qat train configs/train/gemma4_e2b_q4_0.json model=gemma-4-E2B-it data.train=chats.jsonl out=runs/e2b\n"

@@ -36,6 +36,11 @@ void describe_model_options(cxxopts::Options& options) {
       cxxopts::value<std::string>())("threads", "0 = all cores", cxxopts::value<int>()->default_value("0"));
 }
 
+void describe_adapter_option(cxxopts::Options& options) {
+  options.add_options()("adapter", "GGUF: LoRA adapter that is added (a file of export-adapter)",
+                        cxxopts::value<std::string>());
+}
+
 ModelOptions read_model_options(const cxxopts::ParseResult& parsed) {
   ModelOptions options;
   options.plain = parsed.count("plain") > 0;
@@ -44,6 +49,7 @@ ModelOptions read_model_options(const cxxopts::ParseResult& parsed) {
   if (parsed.count("kv-cache") > 0) options.kv_cache = parsed["kv-cache"].as<std::string>();
   if (parsed.count("chat-template") > 0) options.chat_template = parsed["chat-template"].as<std::string>();
   if (parsed.count("tokenizer") > 0) options.tokenizer = parsed["tokenizer"].as<std::string>();
+  if (parsed.count("adapter") > 0) options.adapter = parsed["adapter"].as<std::string>();
   options.threads = parsed["threads"].as<int>();
   if (options.dtype != "float32" && options.dtype != "bfloat16") {
     fail_usage("--dtype ", options.dtype, ": wanted float32 or bfloat16");
@@ -71,7 +77,8 @@ namespace {
 
 // What a folder's LibTorch model needs to stay alive.
 struct TorchOwner {
-  explicit TorchOwner(const fs::path& path, at::ScalarType dtype) : folder(path), model(folder.config(), dtype) {}
+  explicit TorchOwner(const fs::path& path, at::ScalarType dtype)
+      : folder(path), model(folder.config(), dtype, readable_in_file(folder.table(), dtype)) {}
   ModelFolder folder;
   Gemma4Model model;
   FakeQuantSet fake_quant;
@@ -139,8 +146,16 @@ ReferenceOptions reference_options(const ModelOptions& options) {
   return reference;
 }
 
+struct GgufOwner {
+  GgufOwner(const fs::path& path, const std::string& adapter_path) : file(path) {
+    if (!adapter_path.empty()) adapter.emplace(adapter_path);
+  }
+  GgufFile file;
+  std::optional<GgufAdapter> adapter;
+};
+
 OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
-  auto owner = std::make_shared<FileOwner<GgufFile>>(path);
+  auto owner = std::make_shared<GgufOwner>(path, options.adapter);
   OpenedModel opened;
   opened.config = config_from_gguf(owner->file);
   opened.tokenizer = options.tokenizer.empty() ? tokenizer_from_gguf(owner->file)
@@ -156,7 +171,9 @@ OpenedModel open_gguf(const fs::path& path, const ModelOptions& options) {
     opened.weight_bytes += tensor.bytes.size();
   }
   opened.bits_per_weight = 8.0 * static_cast<double>(opened.weight_bytes) / static_cast<double>(elements);
-  opened.model = make_reference_model(owner->file, reference_options(options));
+  ReferenceOptions reference = reference_options(options);
+  if (owner->adapter) reference.adapter = &*owner->adapter;
+  opened.model = make_reference_model(owner->file, reference);
   opened.owner = std::move(owner);
   add_stop_tokens(opened);
   return opened;
@@ -221,6 +238,10 @@ OpenedModel open_litertlm(const fs::path& path, const ModelOptions& options) {
 
 OpenedModel open_model(const fs::path& path, const ModelOptions& options) {
   if (!fs::exists(path)) fail(path.string(), ": does not exist");
+  const bool is_gguf = !fs::is_directory(path) && path.extension() != ".litertlm";
+  if (!options.adapter.empty() && !is_gguf) {
+    fail_usage("--adapter: is for GGUF files, and ", path.string(), " is none; merge adds an adapter to a folder");
+  }
   if (fs::is_directory(path)) {
     return MobileFolder::is_one(path) ? open_mobile_folder(path, options) : open_folder(path, options);
   }

@@ -23,11 +23,14 @@ struct ModelOptions {
   std::string kv_cache = "default"; // exported files: f32, float, f16, q8_0, int8
   std::string chat_template;        // override; "" = the model's own
   std::string tokenizer;            // GGUF: folder with the tokenizer.json to use instead of the file's own
+  std::string adapter;              // GGUF: file of export-adapter that is added; "" = none
   int threads = 0;                  // 0 = all cores
 };
 
 // Declares the options above in a verb, and reads them back.
 void describe_model_options(cxxopts::Options& options);
+// Of verbs that run one model: --adapter.
+void describe_adapter_option(cxxopts::Options& options);
 ModelOptions read_model_options(const cxxopts::ParseResult& parsed);
 
 struct OpenedModel {

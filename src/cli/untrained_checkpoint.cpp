@@ -81,9 +81,14 @@ void write_untrained_checkpoint(const TrainConfig& config,
                                 const std::function<void(const BaseModel& base, Gemma4Model& model)>& change) {
   const at::NoGradGuard no_grad;
   const BaseModel base(config);
-  Gemma4Model model(base.config(), at::kFloat);
+  std::vector<std::string> all;
+  for (const WeightSpec& weight : base.table().weights()) all.push_back(weight.name);
+  Gemma4Model model(base.config(), at::kFloat, base.without_memory(all, at::kFloat));
   base.fill(model, /*seed=*/0);
-  for (auto& [name, parameter] : model.parameters()) parameter.copy_(parameter.to(at::kBFloat16));
+  for (auto& [name, parameter] : model.parameters()) {
+    const bool is_float = parameter.defined() && parameter.scalar_type() == at::kFloat;
+    if (is_float) parameter.copy_(parameter.to(at::kBFloat16));
+  }
   if (change) change(base, model);
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
   if (fake_quant.needs_calibration()) {

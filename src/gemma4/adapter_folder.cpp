@@ -23,6 +23,7 @@ constexpr std::string_view kTensorPrefix = "base_model.model.";
 constexpr std::string_view kTensorOfA = ".lora_A.weight";
 constexpr std::string_view kTensorOfB = ".lora_B.weight";
 constexpr const char* kBaseDigest = "gemma_qat_base_sha256";
+constexpr const char* kThroughQuantizer = "gemma_qat_through_quantizer";
 
 // What stands before the table's names in text models and multimodal wrappers, and in files of old ones.
 constexpr std::array<std::string_view, 4> kModulePrefixes{"model.language_model.", "language_model.model.", "model.",
@@ -176,6 +177,8 @@ void AdapterFolder::read_tensors(const WeightTable& table) {
   const SafetensorsSource source(path_ / kTensorFile);
   if (const auto found = source.metadata().find(kBaseDigest); found != source.metadata().end())
     base_digest_ = found->second;
+  if (const auto found = source.metadata().find(kThroughQuantizer); found != source.metadata().end())
+    settings_.through_quantizer = found->second == "true";
   Faults faults;
   const std::map<std::string, Pair> pairs = pairs_of(source, table, faults);
   for (const WeightSpec& weight : table.weights()) {
@@ -226,7 +229,10 @@ void write_adapter(const fs::path& path, const AdapterContents& contents) {
   OutputFolder folder(path);
   write_file(folder.working_path() / kConfigFile, config_of(contents).dump(1) + "\n");
   SafetensorsWriter writer(folder.working_path() / kTensorFile);
-  writer.set_metadata({{"format", "pt"}, {kBaseDigest, contents.base_digest}});
+  std::map<std::string, std::string> metadata{{"format", "pt"}, {kBaseDigest, contents.base_digest}};
+  if (const auto through = contents.settings.through_quantizer)
+    metadata[kThroughQuantizer] = *through ? "true" : "false";
+  writer.set_metadata(std::move(metadata));
   for (const AdapterContents::Change& change : contents.changes) {
     const std::string module = std::string(kTensorPrefix) + change.module;
     writer.declare(module + std::string(kTensorOfA), ElementType::F32, {rank, change.columns});

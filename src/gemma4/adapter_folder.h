@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,9 @@ struct AdapterSettings {
   double alpha = 0;
   double dropout = 0;            // of the run that trained it
   bool rank_stabilized = false;  // rsLoRA (arXiv 2312.03732)
+  // Trained inside its weights, W + scaling * B A quantized as one, or beside quantized weights that stay as they are;
+  // other programs do not say.
+  std::optional<bool> through_quantizer = std::nullopt;
 
   // alpha / rank; with rsLoRA alpha / sqrt(rank).
   float scaling() const;

@@ -47,11 +47,10 @@ ExpertChoice choose_experts(const at::Tensor& normed, const Projection& router, 
   return {experts, shares * scales};
 }
 
-at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, const Projection& gate_up,
+at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, int64_t experts, const Projection& gate_up,
                        const Projection& down) {
   const int64_t tokens = x.size(0);
   const int64_t per_token = choice.experts.size(1);
-  const int64_t experts = gate_up.weight.size(0);
   const at::Tensor assigned = choice.experts.reshape({-1});
   const at::Tensor order = at::argsort(assigned, /*stable=*/true, 0, false);
   const at::Tensor counted = at::bincount(assigned, {}, experts).to(at::kCPU);

@@ -19,9 +19,9 @@ struct ExpertChoice {
 ExpertChoice choose_experts(const at::Tensor& normed, const Projection& router, const at::Tensor& expert_scale,
                             int64_t experts_per_token);
 
-// Weighted sum of the chosen experts' gated MLPs: x [T, hidden] -> [T, hidden]. The first half of an expert's gate_up
-// rows is the gate. The sum is formed in fp32 and rounded once.
-at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, const Projection& gate_up,
+// Weighted sum of the gated MLPs of those chosen of `experts`: x [T, hidden] -> [T, hidden]. The first half of an
+// expert's gate_up rows is the gate. The sum is formed in fp32 and rounded once.
+at::Tensor run_experts(const at::Tensor& x, const ExpertChoice& choice, int64_t experts, const Projection& gate_up,
                        const Projection& down);
 
 }  // namespace qat

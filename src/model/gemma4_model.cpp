@@ -63,17 +63,18 @@ PackedTokens PackedTokens::single(at::Tensor tokens) {
 
 Gemma4Model::~Gemma4Model() = default;
 
-Gemma4Model::Gemma4Model(Gemma4Config config, at::ScalarType dtype)
+Gemma4Model::Gemma4Model(Gemma4Config config, at::ScalarType dtype, const WeightChoice& without_memory)
     : config_(std::move(config)), weights_(config_), dtype_(dtype) {
   QAT_CHECK(dtype_ == at::kBFloat16 || dtype_ == at::kFloat);
   for (const WeightSpec& spec : weights_.weights()) {
-    at::Tensor weight = at::empty(spec.shape, at::TensorOptions(dtype_));
+    const auto allocate = [&] { return at::empty(spec.shape, at::TensorOptions(dtype_)); };
     if (is_matrix(spec.role)) {
-      projections_.emplace_back();
-      projections_.back().name = spec.name;
-      projections_.back().weight = std::move(weight);
+      Projection& projection = projections_.emplace_back();
+      projection.name = spec.name;
+      projection.computes_in = dtype_;
+      if (!without_memory || !without_memory(spec)) projection.weight = allocate();
     } else {
-      vectors_.emplace_back(spec.name, std::move(weight));
+      vectors_.emplace_back(spec.name, allocate());
     }
   }
   for (const LayerConfig& layer_config : config_.layers) layers_.push_back(make_layer(layer_config));
@@ -142,17 +143,19 @@ at::Tensor Gemma4Model::parameter(std::string_view name) const {
 
 at::Tensor Gemma4Model::merged_parameter(std::string_view name) const {
   const WeightSpec* weight = weights_.find(name);
-  return weight != nullptr && is_matrix(weight->role) ? matrix(name).merged_weight() : parameter(name);
+  return weight != nullptr && is_matrix(weight->role) ? projection(name).merged_weight() : parameter(name);
 }
 
-const Projection& Gemma4Model::matrix(std::string_view name) const {
+const Projection& Gemma4Model::projection(std::string_view name) const {
   const auto found =
       std::find_if(projections_.begin(), projections_.end(), [&](const auto& p) { return p.name == name; });
   if (found == projections_.end()) fail("the model has no matrix or table named ", name);
   return *found;
 }
 
-Projection& Gemma4Model::projection(std::string_view name) { return const_cast<Projection&>(matrix(name)); }
+Projection& Gemma4Model::projection(std::string_view name) {
+  return const_cast<Projection&>(std::as_const(*this).projection(name));
+}
 
 std::shared_ptr<ActivationTransform>& Gemma4Model::key_transform(int64_t layer) {
   return layers_.at(static_cast<size_t>(layer)).key_transform;
@@ -162,20 +165,20 @@ std::shared_ptr<ActivationTransform>& Gemma4Model::value_transform(int64_t layer
   return layers_.at(static_cast<size_t>(layer)).value_transform;
 }
 
-const Projection& Gemma4Model::head() const { return matrix(weights_.head().name); }
+const Projection& Gemma4Model::head() const { return projection(weights_.head().name); }
 
 LayerInputs Gemma4Model::embed(const PackedTokens& batch) const {
   check_batch(batch, config_.vocabulary_size);
   LayerInputs state;
   state.donated.resize(layers_.size());
-  state.hidden = look_up(matrix("embed_tokens.weight"), batch.tokens, config_.pad_token) *
+  state.hidden = look_up(projection("embed_tokens.weight"), batch.tokens, config_.pad_token) *
                  rounded_root(config_.hidden_size, dtype_);
   if (!config_.has_per_layer_inputs()) return state;
 
   const std::vector<int64_t> shape{batch.tokens.size(0), config_.layer_count(), config_.per_layer_input_size};
-  const at::Tensor of_token = look_up(matrix("embed_tokens_per_layer.weight"), batch.tokens, config_.pad_token) *
+  const at::Tensor of_token = look_up(projection("embed_tokens_per_layer.weight"), batch.tokens, config_.pad_token) *
                               rounded_root(config_.per_layer_input_size, dtype_);
-  const at::Tensor of_context = matrix("per_layer_model_projection.weight")(state.hidden) *
+  const at::Tensor of_context = projection("per_layer_model_projection.weight")(state.hidden) *
                                 (1.0 / std::sqrt(static_cast<double>(config_.hidden_size)));
   const at::Tensor normed = rms_norm(of_context.view(shape), parameter("per_layer_projection_norm.weight"),
                                      config_.norm_epsilon, config_.norm_offset);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,10 +43,14 @@ struct LayerInputs {
   std::vector<std::optional<KeyValue>> donated;  // by layer index: pairs that later layers will read
 };
 
+using WeightChoice = std::function<bool(const WeightSpec&)>;
+
 class Gemma4Model {
  public:
   // Parameters are allocated, not initialised. `dtype` (BFloat16 or Float) is that of parameters and activations.
-  Gemma4Model(Gemma4Config config, at::ScalarType dtype);
+  // `without_memory` (empty: none): matrices and tables whose parameter stays undefined until load_weights(), or
+  // whoever fills the model, sets it.
+  Gemma4Model(Gemma4Config config, at::ScalarType dtype, const WeightChoice& without_memory = {});
   ~Gemma4Model();
   Gemma4Model(const Gemma4Model&) = delete;
   Gemma4Model& operator=(const Gemma4Model&) = delete;
@@ -54,13 +59,15 @@ class Gemma4Model {
   const WeightTable& weights() const { return weights_; }
   at::ScalarType dtype() const { return dtype_; }
 
-  // Every weight with its name (WeightTable's), in WeightTable order. Leaves; requires_grad is the caller's to set.
+  // Every weight with its name (WeightTable's), in WeightTable order. Leaves; requires_grad is the caller's to set. A
+  // stored master is undefined here.
   std::vector<std::pair<std::string, at::Tensor>> parameters() const;
   at::Tensor parameter(std::string_view name) const;
   // The same with the change that its slot adds (LoRA): what quantizers read and checkpoints store.
   at::Tensor merged_parameter(std::string_view name) const;
   // The matrix or table of this name, to fill its slots. Throws Error if there is none.
   Projection& projection(std::string_view name);
+  const Projection& projection(std::string_view name) const;
   // Slots for the keys (after norm and rotation) and values of a layer that has its own.
   std::shared_ptr<ActivationTransform>& key_transform(int64_t layer);
   std::shared_ptr<ActivationTransform>& value_transform(int64_t layer);
@@ -85,7 +92,6 @@ class Gemma4Model {
   friend class ModelSession;
   struct Layer;
   Layer make_layer(const LayerConfig& layer_config);
-  const Projection& matrix(std::string_view name) const;
 
   Gemma4Config config_;
   WeightTable weights_;
@@ -100,9 +106,16 @@ class Gemma4Model {
 // Logits as above of any head and soft-cap (0: none).
 at::Tensor head_logits(const Projection& head, double softcap, const at::Tensor& hidden);
 
+// The weights that a model of this dtype may read in the file that holds them: in BF16 all matrices and tables, in
+// Float tables that are only looked up, whose rows are converted one by one.
+WeightChoice readable_in_file(const WeightTable& table, at::ScalarType dtype);
+
 // Copies every weight of the table from the source (HF names under any prefix, or none), converting to the model's
-// dtype. Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
-void load_weights(Gemma4Model& model, const TensorSource& source);
+// dtype. A parameter without memory becomes the source's own mapped bytes if they are BF16 (only to be read, as long as
+// the source lives), else a copy, too; `loaded` may then put something else in its place before the next one is read.
+// Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
+void load_weights(Gemma4Model& model, const TensorSource& source,
+                  const std::function<void(const WeightSpec&, Projection&)>& loaded = {});
 
 // The head of a model without the rest. Its weight lies in the mapped file, which must stay open, where that has this
 // dtype; else it is a converted copy. Throws Error as load_weights() does, but does not look for NaN and Inf.

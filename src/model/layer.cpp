@@ -97,7 +97,7 @@ at::Tensor Gemma4Model::Layer::experts(const Gemma4Config& model, const at::Tens
   const double root = 1.0 / std::sqrt(static_cast<double>(model.hidden_size));
   const at::Tensor scaled = rms_norm(residual, std::nullopt, model.norm_epsilon, 0) * router_scale * root;
   const ExpertChoice choice = choose_experts(scaled, *router, expert_scale, model.experts_per_token);
-  return run_experts(norm(model, residual, pre_experts_norm), choice, *expert_gate_up, *expert_down);
+  return run_experts(norm(model, residual, pre_experts_norm), choice, model.experts, *expert_gate_up, *expert_down);
 }
 
 at::Tensor Gemma4Model::Layer::feed_forward(const Gemma4Config& model, const at::Tensor& residual) const {

@@ -3,7 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace qat {
@@ -14,9 +16,10 @@ class WeightTransform {
   virtual ~WeightTransform() = default;
   // The whole weight: same shape and dtype as the master.
   virtual at::Tensor apply(const at::Tensor& master) = 0;
-  // Rows of a table: `rows` int64 [n] -> [n, columns], equal to those rows of apply(). Used by embedding lookups, so a
-  // table is never transformed as a whole for a lookup.
-  virtual at::Tensor apply_rows(const at::Tensor& master, const at::Tensor& rows) = 0;
+  // Some rows: `values` [n, columns] are the rows `rows` (int64 [n]) of the master, a stack of matrices counted through
+  // as one. Equal to those rows of apply(), and nothing is kept of them. Used where a table is looked up, and where a
+  // weight is made piece by piece.
+  virtual at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) = 0;
 };
 
 // Adds a low-rank or other change to a master before the weight transform (LoRA: W + s * B A).
@@ -35,22 +38,52 @@ class ActivationTransform {
   virtual at::Tensor apply(const at::Tensor& activation) = 0;
 };
 
+// Adds to a projection's product another map of the same input (LoRA beside a weight that stays as it is).
+class SideProduct {
+ public:
+  virtual ~SideProduct() = default;
+  // x [..., in], product [..., out]; the sum has the product's shape and dtype.
+  virtual at::Tensor add_to(const at::Tensor& x, const at::Tensor& product) = 0;
+};
+
+// A frozen master that is kept in another form than as a tensor (packed codes).
+class StoredMaster {
+ public:
+  virtual ~StoredMaster() = default;
+  // The whole weight, made anew: BF16 numbers in the weight's shape and the model's dtype.
+  virtual at::Tensor make() const = 0;
+};
+
+// Values that are converted at a time where a weight has another dtype than its model.
+inline constexpr int64_t kConvertedValues = int64_t{1} << 24;
+
 struct Projection {
   std::string name;   // as in WeightTable
   at::Tensor weight;  // the master, a leaf: [out, in], [vocabulary, width] or [experts, out, in]
+  // In place of `weight`, which is undefined then. What is made of it is not kept either.
+  std::shared_ptr<const StoredMaster> stored_master;
+  // The model's dtype, where it may be another one than the weight's: what is read of the weight is then converted at
+  // every use, and nothing is kept of it.
+  std::optional<at::ScalarType> computes_in;
   std::shared_ptr<WeightDelta> weight_delta;
   std::shared_ptr<WeightTransform> weight_transform;
   std::shared_ptr<ActivationTransform> input_transform;
+  std::shared_ptr<SideProduct> side_product;
   std::shared_ptr<ActivationTransform> output_transform;
 
-  // What the transform reads and checkpoints store: weight + delta.
+  // The weight, made where it is stored in another form.
+  at::Tensor master() const;
+  // What the transform reads and checkpoints store: weight + delta, in the weight's dtype.
   at::Tensor merged_weight() const;
   // What the GEMM reads: transform(weight + delta).
   at::Tensor effective_weight() const;
   // Rows of it, gathered first: `rows` int64 [n] -> [n, columns].
   at::Tensor effective_rows(const at::Tensor& rows) const;
-  // x [..., in] -> [..., out], both activation slots applied.
+  // x [..., in] -> [..., out], the side product added, both activation slots applied.
   at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  at::Tensor weight_made_by_rows(const at::Tensor& merged) const;
 };
 
 }  // namespace qat

@@ -59,16 +59,36 @@ at::Tensor mapped_tensor(const TensorView& tensor) {
   return at::from_blob(bytes, tensor.shape, at::TensorOptions(dtype_of(tensor.type)));
 }
 
+// The mapped bytes where they are BF16 numbers on even addresses, which safetensors does not promise; else a copy.
+at::Tensor in_file_or_copied(const TensorView& tensor, at::ScalarType dtype) {
+  const bool aligned = reinterpret_cast<uintptr_t>(tensor.bytes.data()) % alignof(uint16_t) == 0;
+  if (tensor.type == ElementType::BF16 && aligned) return mapped_tensor(tensor);
+  return mapped_tensor(tensor).to(dtype, /*non_blocking=*/false, /*copy=*/true);
+}
+
 }  // namespace
 
-void load_weights(Gemma4Model& model, const TensorSource& source) {
+WeightChoice readable_in_file(const WeightTable& table, at::ScalarType dtype) {
+  return [in_bfloat16 = dtype == at::kBFloat16, head = table.head().name](const WeightSpec& weight) {
+    return is_matrix(weight.role) && (in_bfloat16 || (is_table(weight.role) && weight.name != head));
+  };
+}
+
+void load_weights(Gemma4Model& model, const TensorSource& source,
+                  const std::function<void(const WeightSpec&, Projection&)>& loaded) {
   const at::NoGradGuard no_gradients;
   const MasterWeights masters(model.weights(), source);
   for (const WeightSpec& spec : model.weights().weights()) {
     const TensorView& tensor = masters.of(spec);
     if (has_nonfinite(tensor))
       fail(source.where(), ": ", tensor.name, " has NaN or infinite values; the file is damaged");
-    model.parameter(spec.name).copy_(mapped_tensor(tensor));
+    if (at::Tensor parameter = model.parameter(spec.name); parameter.defined()) {
+      parameter.copy_(mapped_tensor(tensor));
+    } else {
+      Projection& projection = model.projection(spec.name);
+      projection.weight = in_file_or_copied(tensor, model.dtype());
+      if (loaded) loaded(spec, projection);
+    }
     source.release(tensor.bytes);
   }
 }

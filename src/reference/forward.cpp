@@ -92,11 +92,20 @@ void Forward::norm(Matrix& x, const std::vector<float>& weight) const {
 }
 
 Matrix Forward::linear(const Matrix& x, const WeightView& weight, const SequenceState& state) const {
-  if (state.linears == nullptr) return arithmetic_.linear(x, weight);
+  if (state.linears == nullptr) return product(x, weight);
   Matrix input = x;
   state.linears->entering(weight.name, input);
-  Matrix y = arithmetic_.linear(input, weight);
+  Matrix y = product(input, weight);
   state.linears->computed(weight.name, input, y);
+  return y;
+}
+
+Matrix Forward::product(const Matrix& x, const WeightView& weight) const {
+  Matrix y = arithmetic_.linear(x, weight);
+  if (weight.change == nullptr) return y;
+  Matrix change = arithmetic_.linear(arithmetic_.linear(x, weight.change->a), weight.change->b);
+  change *= weight.change->scaling;
+  y += change;
   return y;
 }
 
@@ -172,7 +181,7 @@ Matrix Forward::expert_outputs(const Experts& experts, const Matrix& residual, M
   arithmetic_.norm(routed, routed.cols(), {}, epsilon_);
   routed *= 1.0f / std::sqrt(static_cast<float>(config_.hidden_size));
   routed = routed * Eigen::Map<const Eigen::VectorXf>(experts.router_scale.data(), routed.cols()).asDiagonal();
-  const Matrix router_logits = arithmetic_.linear(routed, experts.router);
+  const Matrix router_logits = product(routed, experts.router);
 
   struct Use {
     int64_t token, rank;
@@ -271,7 +280,7 @@ Matrix Forward::hidden(std::span<const int32_t> tokens, SequenceState& state, Ro
 }
 
 Matrix Forward::logits(const Matrix& hidden) const {
-  Matrix result = arithmetic_.linear(hidden, head_);
+  Matrix result = product(hidden, head_);
   if (config_.final_logit_softcap != 0) arithmetic_.softcap(result, static_cast<float>(config_.final_logit_softcap));
   return result;
 }

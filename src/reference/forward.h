@@ -57,6 +57,7 @@ class Forward {
 
   Layer resolve(const LayerConfig& facts) const;
   Matrix linear(const Matrix& x, const WeightView& weight, const SequenceState& state) const;
+  Matrix product(const Matrix& x, const WeightView& weight) const;
   Matrix per_layer_rows(std::span<const int32_t> tokens) const;
   Matrix per_layer_inputs(std::span<const int32_t> tokens, const Matrix& embedded, const SequenceState& state) const;
   Matrix attention(const Layer& layer, const Matrix& x, SequenceState& state) const;

@@ -10,6 +10,7 @@
 #include "gemma4/config.h"
 #include "gemma4/weight_table.h"
 #include "io/gguf.h"
+#include "reference/gguf_adapter.h"
 #include "reference/reference_weights.h"
 
 namespace qat {
@@ -20,9 +21,9 @@ Gemma4Config config_from_gguf(const GgufFile& file);
 
 class GgufModel final : public ReferenceWeights {
  public:
-  // `file` must outlive this. Throws Error if a weight is missing, has another shape, or is encoded in a scheme that
-  // its columns do not divide into.
-  explicit GgufModel(const GgufFile& file);
+  // `file` and `adapter` (null: none) must outlive this. Throws Error if a weight is missing, has another shape, or is
+  // encoded in a scheme that its columns do not divide into, and for an adapter of another model.
+  explicit GgufModel(const GgufFile& file, const GgufAdapter* adapter = nullptr);
 
   const Gemma4Config& config() const override { return config_; }
   const std::string& where() const override { return where_; }
@@ -30,6 +31,7 @@ class GgufModel final : public ReferenceWeights {
 
  private:
   void add(const GgufFile& file, const WeightSpec& weight);
+  void add_changes(const GgufAdapter& adapter, const WeightTable& table);
 
   std::string where_;
   Gemma4Config config_;

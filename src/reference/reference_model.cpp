@@ -105,7 +105,7 @@ std::unique_ptr<LanguageModel> make_mobile_model(std::unique_ptr<ReferenceWeight
 
 std::unique_ptr<LanguageModel> make_reference_model(const GgufFile& file, const ReferenceOptions& options) {
   return std::make_unique<ReferenceModel>(
-      std::make_unique<GgufModel>(file), options, make_device_arithmetic,
+      std::make_unique<GgufModel>(file, options.adapter), options, make_device_arithmetic,
       options.arithmetic == ArithmeticKind::Float ? CacheType::F32 : CacheType::F16);
 }
 

@@ -9,6 +9,7 @@
 #include "gemma4/mobile_folder.h"
 #include "io/gguf.h"
 #include "io/litertlm.h"
+#include "reference/gguf_adapter.h"
 #include "reference/key_value_cache.h"
 #include "reference/linear_observer.h"
 
@@ -30,6 +31,7 @@ struct ReferenceOptions {
   int threads = 0;                    // 0 = one per processor; results do not depend on it
   CacheObserver* observer = nullptr;  // of evaluate(); must outlive the model
   LinearObserver* linears = nullptr;  // the same
+  const GgufAdapter* adapter = nullptr;  // of GGUF files only; must outlive the model
 };
 
 // `file` must outlive the model and its sessions; weights stay where they are mapped. Throws Error if the file is no

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "quant/scheme.h"
 
 namespace qat {
+
+struct LowRankChange;
 
 struct WeightView {
   const QuantScheme* scheme = nullptr;
@@ -25,6 +28,9 @@ struct WeightView {
   int64_t scale_width = 0;
   LinearScales edges = {};  // static int8 codes at the linear's ends
 
+  // Added to its products; null for none.
+  std::shared_ptr<const LowRankChange> change = nullptr;
+
   int64_t columns() const { return shape.back(); }
   int64_t row_bytes() const { return scheme->row_bytes(columns()); }
   int64_t rows() const { return static_cast<int64_t>(blocks.size()) / row_bytes(); }
@@ -36,6 +42,13 @@ struct WeightView {
   WeightView slice(int64_t index) const {
     return {scheme, {shape[1], shape[2]}, row_blocks(index * shape[1], shape[1])};
   }
+};
+
+// scaling (x A^T) B^T: an adapter beside a weight.
+struct LowRankChange {
+  WeightView a;  // [rank, in]
+  WeightView b;  // [out, rank]
+  float scaling = 1;
 };
 
 // The exact values of `count` rows from `first` on, in fp32.

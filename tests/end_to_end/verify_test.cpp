@@ -37,7 +37,9 @@ class OffByOneStep final : public WeightTransform {
     value[3][5].mul_(0.5);
     return value;
   }
-  at::Tensor apply_rows(const at::Tensor& master, const at::Tensor& rows) override { return inner_->apply_rows(master, rows); }
+  at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) override {
+    return inner_->apply_rows(values, rows);
+  }
 
  private:
   std::shared_ptr<WeightTransform> inner_;

@@ -46,8 +46,8 @@ def vocabulary_of(path):
     return len(types), [token for token, kind in enumerate(types) if kind == BYTE_TOKEN]
 
 
-def run_llama(xllamacpp, path, cache, prompts, tokens, barred):
-    """Per prompt: the greedy tokens and, per token, llama.cpp's best ids with their log-probabilities.
+def run_llama(xllamacpp, path, cache, prompts, tokens, barred, adapter=None):
+    """Per prompt: the greedy tokens and, per token, llama.cpp's best ids with their log-probabilities. `adapter`: a GGUF LoRA file.
 
     `barred` tokens are never chosen (byte pieces: the server merges those that are no whole UTF-8 character into one step); the listed
     log-probabilities are those of the whole vocabulary all the same."""
@@ -61,6 +61,9 @@ def run_llama(xllamacpp, path, cache, prompts, tokens, barred):
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = 1  # more threads wait for each other busily
     params.cpuparams_batch.n_threads = 1
+    if adapter is not None:
+        lora = xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)
+        params.lora_adapters = [lora]
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type(GGML_TYPES[cache])
     server = xllamacpp.Server(params)
     answers = []
@@ -76,12 +79,12 @@ def run_llama(xllamacpp, path, cache, prompts, tokens, barred):
     return answers
 
 
-def run_reference(dump, path, arithmetic, cache, prompts, answers):
+def run_reference(dump, path, arithmetic, cache, prompts, answers, adapter=None):
     """Per prompt and token: the reference's best tokens as [id, log-probability], best first."""
     requests = []
     for prompt, answer in zip(prompts, answers):
         requests.append(" ".join(map(str, [len(prompt), *prompt, *(step[0] for step in answer)])))
-    done = subprocess.run([dump, path, arithmetic, cache], input="\n".join(requests) + "\n", capture_output=True, text=True)
+    done = subprocess.run([dump, path, arithmetic, cache, *([adapter] if adapter else [])], input="\n".join(requests) + "\n", capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{path}: {dump} failed: {done.stderr.strip()}")
     return [json.loads(line) for line in done.stdout.splitlines()]

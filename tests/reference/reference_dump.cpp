@@ -1,7 +1,7 @@
 // Prints the log-probabilities of a GGUF model's reference inference along given tokens, for comparison with real
 // clients.
 //
-//   qat_reference_dump FILE.gguf float|device f32|f16|q8_0 < requests
+//   qat_reference_dump FILE.gguf float|device f32|f16|q8_0 [ADAPTER.gguf] < requests
 //
 // Each line of standard input holds a request: the number of prompt tokens, then all token ids. Each line of the output
 // is a JSON list with one entry per token after the prompt, for the step that chose it: the best 100 tokens as [id,
@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <iostream>
 #include <numeric>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -84,9 +85,14 @@ void answer(LanguageModel& model, const std::string& line) {
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 4) fail_usage("usage: qat_reference_dump FILE.gguf float|device f32|f16|q8_0");
+    if (argc < 4 || argc > 5) {
+      fail_usage("usage: qat_reference_dump FILE.gguf float|device f32|f16|q8_0 [ADAPTER.gguf]");
+    }
     const GgufFile file{std::filesystem::path(argv[1])};
-    const auto model = make_reference_model(file, parse_options(argv[2], argv[3]));
+    ReferenceOptions options = parse_options(argv[2], argv[3]);
+    std::optional<GgufAdapter> adapter;
+    if (argc == 5) options.adapter = &adapter.emplace(std::filesystem::path(argv[4]));
+    const auto model = make_reference_model(file, options);
     for (std::string line; std::getline(std::cin, line);) answer(*model, line);
     return 0;
   } catch (const Error& error) {

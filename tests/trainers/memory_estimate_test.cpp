@@ -88,16 +88,19 @@ int64_t peak_of_run(const TrainConfig& config) {
   const BaseModel base(config);
   TrainingData data(config, base.config());
   const CountingAllocator counter;
-  Gemma4Model model(base.config(), config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
+  const std::vector<std::string> frozen = frozen_weights(config, base);
+  const at::ScalarType dtype = config.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  Gemma4Model model(base.config(), dtype, base.without_memory(unchanged_weights(config, base, frozen), dtype));
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, 1);
-  const std::vector<std::string> frozen = frozen_weights(config, base);
   LoraAdapters lora = attach_lora(config, base, frozen, model);
   std::vector<TrainedWeight> trained = lora.trained_weights();
   if (!config.trains_adapters()) trained = select_trained_weights(model, frozen);
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
   if (fake_quant.needs_calibration()) calibrate(model, fake_quant, data.first_rows(2), config.quantization.calibration);
-  for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
+  if (config.changes_weights()) {
+    for (TrainedWeight& scale : select_trained_scales(fake_quant, frozen)) trained.push_back(std::move(scale));
+  }
   const auto optimizer = make_optimizer(std::move(trained), config.optimizer, 1);
   const auto objective = make_objective(config, base.config(), data);
   ProcessGroup alone;
@@ -128,25 +131,11 @@ std::string full_rows(const TinyRun& run) {
   return run.folder("long.jsonl").string();
 }
 
-// Between 3 % less and 15 % more: what is estimated roughly is the temporary tensors of single operations.
-TEST(MemoryEstimate, IsWhatAStepTakes) {
+// Every run in both types: the prediction for the bytes that it takes lies between 3 % less and `most` times as much.
+void expect_predicted(const std::vector<std::vector<std::string>>& runs, double most) {
   const TinyRun run;
   const std::string model = "model=" + wider_model(run).string();
   const std::string train = "data.train=" + full_rows(run);
-  const std::vector<std::vector<std::string>> runs{
-      {"plan=", "kv_cache=none", "gradient_accumulation=1"},
-      {"plan=q4_0", "micro_batch_sequences=4"},
-      {"plan=q4_0", "micro_batch_sequences=4", "activation_checkpointing=layers"},
-      {"plan=q4_0", "optimizer.kind=adamw8bit", "optimizer.masters=bfloat16"},
-      {"plan=mobile-w4", "kv_cache=plan", "micro_batch_sequences=4", "freeze_tables=no"},
-      {"plan=mobile-w4", "kv_cache=plan", "micro_batch_sequences=4", "activation_checkpointing=layers",
-       "optimizer.kind=adafactor", "optimizer.masters=bfloat16"},
-      {"plan=q4_0", "optimizer.kind=adafactor", "optimizer.masters=bfloat16", "gradient_accumulation=1",
-       "optimizer.step_in_backward=true", "activation_checkpointing=layers"},
-      {"plan=q4_0", "quantization.keep=codes", "activation_checkpointing=layers", "gradient_accumulation=1"},
-      {"plan=mobile-w4", "kv_cache=plan", "quantization.keep=nothing", "activation_checkpointing=layers"},
-      {"plan=q4_0", "quantization.keep=codes", "micro_batch_sequences=4"},
-      {"plan=q4_0", "initialize=pretrained", "lora.rank=8", "micro_batch_sequences=4"}};
   for (const char* dtype : {"dtype=float32", "dtype=bfloat16"}) {
     for (std::vector<std::string> overrides : runs) {
       overrides.insert(overrides.end(), {model, train, dtype, "sequence_length=256"});
@@ -161,9 +150,41 @@ TEST(MemoryEstimate, IsWhatAStepTakes) {
       const double ratio = static_cast<double>(estimate.total()) / found;
       const std::string figures = join("found ", found, ", predicted in ", estimate.moment, ": ", describe(estimate));
       EXPECT_GT(ratio, 0.97) << figures;
-      EXPECT_LT(ratio, 1.15) << figures;
+      EXPECT_LT(ratio, most) << figures;
     }
   }
+}
+
+// What is estimated roughly is the temporary tensors of single operations.
+TEST(MemoryEstimate, IsWhatAStepTakes) {
+  expect_predicted(
+      {{"plan=", "kv_cache=none", "gradient_accumulation=1"},
+       {"plan=q4_0", "micro_batch_sequences=4"},
+       {"plan=q4_0", "micro_batch_sequences=4", "activation_checkpointing=layers"},
+       {"plan=q4_0", "optimizer.kind=adamw8bit", "optimizer.masters=bfloat16"},
+       {"plan=mobile-w4", "kv_cache=plan", "micro_batch_sequences=4", "freeze_tables=no"},
+       {"plan=mobile-w4", "kv_cache=plan", "micro_batch_sequences=4", "activation_checkpointing=layers",
+        "optimizer.kind=adafactor", "optimizer.masters=bfloat16"},
+       {"plan=q4_0", "optimizer.kind=adafactor", "optimizer.masters=bfloat16", "gradient_accumulation=1",
+        "optimizer.step_in_backward=true", "activation_checkpointing=layers"},
+       {"plan=q4_0", "quantization.keep=codes", "activation_checkpointing=layers", "gradient_accumulation=1"},
+       {"plan=mobile-w4", "kv_cache=plan", "quantization.keep=nothing", "activation_checkpointing=layers"},
+       {"plan=q4_0", "quantization.keep=codes", "micro_batch_sequences=4"},
+       {"plan=q4_0", "initialize=pretrained", "freeze_tables=yes"},
+       {"plan=q4_0", "initialize=pretrained", "lora.rank=8", "micro_batch_sequences=4"}},
+      1.15);
+}
+
+// Where little is kept, those temporary tensors, of which not all exist at once, are a large part.
+TEST(MemoryEstimate, OfFrozenWeightsIsNotTooLow) {
+  const std::vector<std::string> lora{"initialize=pretrained", "lora.rank=8"};
+  std::vector<std::vector<std::string>> runs{
+      {"plan=q4_0", "lora.keep_merged=false", "activation_checkpointing=layers"},
+      {"plan=q4_0", "lora.base=packed", "activation_checkpointing=layers"},
+      {"plan=mobile-w4", "kv_cache=plan", "lora.base=packed", "activation_checkpointing=layers"},
+      {"plan=q4_0", "lora.through_quantizer=false", "micro_batch_sequences=4"}};
+  for (std::vector<std::string>& run : runs) run.insert(run.end(), lora.begin(), lora.end());
+  expect_predicted(runs, 1.5);
 }
 
 TEST(MemoryEstimate, ARunThatDoesNotFitIsRefusedWithWhatWouldFit) {
