@@ -130,6 +130,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         ShardingCase{"adamw", 3, {}}, ShardingCase{"coded", 2, {"optimizer.kind=adamw8bit", "dtype=bfloat16"}},
         ShardingCase{"factored", 2, {"optimizer.kind=adafactor", "optimizer.masters=bfloat16", "dtype=bfloat16"}},
+        ShardingCase{"block_scales", 3, {"quantization.block_scales=learned", "dtype=bfloat16"}},
         ShardingCase{"scales", 2, {"plan=mobile-w4", "kv_cache=plan", "quantization.calibration.rows=4"}}),
     [](const auto& tested) { return tested.param.name; });
 

@@ -227,6 +227,24 @@ TEST(MemoryEstimate, SettingsThatSaveMemoryAreSeenToSaveIt) {
   EXPECT_LT(keeping("nothing"), keeping("codes"));
 }
 
+TEST(MemoryEstimate, ProcessesThatShareStatesNeedTheirPartOfThem) {
+  const TinyRun run;
+  const auto states_of = [&](const char* sharding, int64_t processes) {
+    const TrainConfig config = run.config("a", {sharding});
+    const BaseModel base(config);
+    int64_t bytes = 0;
+    for (const MemoryPart& part : estimate_memory(config, base, frozen_weights(config, base), processes).parts) {
+      if (part.name == "masters" || part.name == "moments") bytes += part.bytes;
+    }
+    return bytes;
+  };
+  const int64_t whole = states_of("sharding=none", 1);
+  EXPECT_GT(whole, 0);
+  EXPECT_EQ(states_of("sharding=none", 4), whole);
+  EXPECT_EQ(states_of("sharding=states", 1), whole);
+  EXPECT_EQ(states_of("sharding=states", 4), whole / 4);
+}
+
 TEST(AvailableMemory, IsMoreThanNothingAndLessThanTheMachineHas) {
   EXPECT_GT(available_memory(), uint64_t{16} << 20);
   EXPECT_LT(available_memory(), uint64_t{1} << 50);
