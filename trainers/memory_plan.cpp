@@ -31,8 +31,8 @@ std::string MemoryPlan::summary() const {
 }
 
 std::string MemoryPlan::outcome() const {
-  return join("memory     ", text_of(static_cast<int64_t>(current_memory_use().peak_resident)), " at most, ",
-              text_of(predicted()), " were predicted for tensors alone\n");
+  return join("memory     ", text_of(static_cast<int64_t>(current_memory_use().peak_resident)),
+              " at most, mapped files included; ", text_of(predicted()), " were predicted for tensors alone\n");
 }
 
 }  // namespace qat

@@ -174,7 +174,10 @@ void TrainingRun::write_checkpoint_to(const std::filesystem::path& folder) {
   if (written_) {
     link_folder(*written_, folder);
   } else {
+    // The witness is computed in fp32: its buffers fit in no gap that the step left, and the step's in none of its.
+    return_freed_memory();
     parts_.checkpoints.write(folder, parts_.model, parts_.fake_quant, state_.step);
+    return_freed_memory();
     written_ = folder;
   }
 }

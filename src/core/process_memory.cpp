@@ -73,4 +73,6 @@ void keep_freed_memory() {
   mallopt(M_TRIM_THRESHOLD, -1);
 }
 
+void return_freed_memory() { malloc_trim(0); }
+
 }  // namespace qat

@@ -20,5 +20,7 @@ uint64_t available_memory();
 // From here on malloc keeps what is freed instead of returning it to the system. A training step frees and allocates
 // the same large buffers (logits, activations) again and again; faulting them in anew each time took a quarter of it.
 void keep_freed_memory();
+// What was kept goes back to the system after all: before and after work with large buffers of its own kind.
+void return_freed_memory();
 
 }  // namespace qat

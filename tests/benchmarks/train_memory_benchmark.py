@@ -25,8 +25,8 @@ LAYERS = ["activation_checkpointing=layers"]
 RECIPES = {
     # The sizes that people have.
     "full": ["plan=q4_0", "optimizer.step_in_backward=true", "optimizer.clip_norm=0", "quantization.keep=codes", *LEAN, *LAYERS],
-    "lora": ["plan=q4_0", "lora.rank=16", *LAYERS],
-    "packed_lora": ["plan=q4_0", "lora.rank=16", "lora.base=packed", *LAYERS],
+    "lora": ["plan=q4_0", "lora.rank=16", "lora.keep_merged=false", *LAYERS],
+    "packed_lora": ["plan=q4_0", "lora.rank=16", "lora.base=packed", "quantization.keep=codes", *LAYERS],
     # What fake quantization adds: pairs with the same optimizer.
     "bf16_adamw": ["plan=", *LAYERS],
     "qat_adamw": ["plan=q4_0", *LAYERS],

@@ -34,13 +34,30 @@ nlohmann::json published_model_of(const std::string& preset) {
   return {};
 }
 
-// A model folder without weights, and the tiny run's data.
+// A file of BF16 weights as large as the model and without blocks on the disk: only its header is read.
+void write_hollow_weights(const fs::path& folder) {
+  nlohmann::json header;
+  int64_t end = 0;
+  const WeightTable table(Gemma4Config::load(folder));
+  for (const WeightSpec& weight : table.weights()) {
+    const int64_t begin = end;
+    end += 2 * weight.elements();
+    header["model." + weight.name] = {{"dtype", "BF16"}, {"shape", weight.shape}, {"data_offsets", {begin, end}}};
+  }
+  const std::string text = header.dump();
+  const uint64_t length = text.size();
+  write_file(folder / "model.safetensors", std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text);
+  fs::resize_file(folder / "model.safetensors", sizeof(length) + length + static_cast<uint64_t>(end));
+}
+
+// A model folder of the published shapes, and the tiny run's data.
 TrainConfig load_preset(const TinyRun& run, const fs::path& file) {
   const fs::path model = run.folder(file.stem().string());
   fs::create_directories(model);
   const nlohmann::json published = published_model_of(file.stem().string());
   fs::copy_file(run.model() / "tokenizer.json", model / "tokenizer.json");
   write_file(model / "config.json", published.is_null() ? "{}" : published.dump());
+  if (!published.is_null()) write_hollow_weights(model);
   return TrainConfig::load(file, {"model=" + model.string(), "out=" + run.folder("out").string(),
                                   "data.train=[\"" + run.folder("train.jsonl").string() + "\"]",
                                   "data.eval=[\"" + run.folder("eval.jsonl").string() + "\"]"});
@@ -49,7 +66,6 @@ TrainConfig load_preset(const TinyRun& run, const fs::path& file) {
 // In GB. `auto` stands for BF16.
 double estimated_gigabytes(TrainConfig config) {
   if (config.dtype == "auto") config.dtype = "bfloat16";
-  config.initialize = "random";  // shapes are enough
   const BaseModel base(config);
   return static_cast<double>(estimate_memory(config, base, frozen_weights(config, base)).total()) / 1e9;
 }
