@@ -129,7 +129,10 @@ float dot_floats(const float* a, const float* b, int64_t count, SumOrder order, 
     for (int64_t i = whole; i < count; ++i) wide += static_cast<double>(a[i] * b[i]);
     return static_cast<float>(wide);
   }
-  for (int64_t i = whole; i < count; ++i) sum = __builtin_fmaf(a[i], b[i], sum);
+  // ggml's compilers multiply this loop eight values at a time and fuse only what is left of it.
+  const int64_t eights = count / 8 * 8;
+  for (int64_t i = whole; i < eights; ++i) sum += a[i] * b[i];
+  for (int64_t i = eights; i < count; ++i) sum = __builtin_fmaf(a[i], b[i], sum);
   return sum;
 }
 

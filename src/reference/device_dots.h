@@ -28,7 +28,8 @@ enum class SumOrder {
   OneVector         // tinyBLAS: one accumulator of eight lanes
 };
 // Both already rounded to the weight's type. OneVector needs a multiple of eight values. `double_tail`: what is left
-// after multiples of 32 is added in double (F16, BF16) instead of fp32.
+// after multiples of 32 is added in double (F16, BF16) instead of fp32. Which of the last products ggml fuses depends on its
+// compiler below eight values: counts that are no multiple of eight may differ in the last bit.
 float dot_floats(const float* a, const float* b, int64_t count, SumOrder order, bool double_tail);
 
 // sum += factor * values, fused; `half`: every sum is rounded to fp16 (ggml_vec_mad_f16), else fp32 (ggml_vec_mad_f32).

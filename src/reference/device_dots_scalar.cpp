@@ -102,7 +102,9 @@ float dot_floats(const float* a, const float* b, int64_t count, SumOrder order, 
     return static_cast<float>(wide);
   }
   float narrow = sum;
-  for (int64_t i = whole; i < count; ++i) narrow = std::fma(a[i], b[i], narrow);
+  const int64_t eights = count / 8 * 8;
+  for (int64_t i = whole; i < eights; ++i) narrow += a[i] * b[i];
+  for (int64_t i = eights; i < count; ++i) narrow = std::fma(a[i], b[i], narrow);
   return narrow;
 }
 

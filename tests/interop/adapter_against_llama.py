@@ -32,17 +32,18 @@ def write_adapter(model, folder, seed, rank_stabilized):
     tensors, modules = {}, []
     alpha = 16
     scaling = alpha / RANK**0.5 if rank_stabilized else alpha / RANK
-    with safe_open(model / "model.safetensors", "pt") as source:
-        for name in source.keys():
-            module = name.removesuffix(".weight")
-            if module.split(".")[-1] not in ADAPTED or ".experts." in name or not name.endswith(".weight"):
-                continue
-            weight = source.get_tensor(name).float()
-            a = torch.randn(RANK, weight.shape[1])
-            b = torch.randn(weight.shape[0], RANK) * (0.5 * weight.std() / (scaling * RANK**0.5))
-            tensors[f"base_model.model.{module}.lora_A.weight"] = a
-            tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
-            modules.append(module)
+    for shard in sorted(model.glob("*.safetensors")):
+        with safe_open(shard, "pt") as source:
+            for name in source.keys():
+                module = name.removesuffix(".weight")
+                if module.split(".")[-1] not in ADAPTED or ".experts." in name or not name.endswith(".weight"):
+                    continue
+                weight = source.get_tensor(name).float()
+                a = torch.randn(RANK, weight.shape[1])
+                b = torch.randn(weight.shape[0], RANK) * (0.5 * weight.std() / (scaling * RANK**0.5))
+                tensors[f"base_model.model.{module}.lora_A.weight"] = a
+                tensors[f"base_model.model.{module}.lora_B.weight"] = b.contiguous()
+                modules.append(module)
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps({
