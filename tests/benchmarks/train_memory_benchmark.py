@@ -29,7 +29,8 @@ RECIPES = {
     "packed_lora": ["plan=q4_0", "lora.rank=16", "lora.base=packed", "quantization.keep=codes", *LAYERS],
     # What fake quantization adds: pairs with the same optimizer.
     "bf16_adamw": ["plan=", *LAYERS],
-    "qat_adamw": ["plan=q4_0", *LAYERS],
+    "qat_adamw_codes": ["plan=q4_0", "quantization.keep=codes", *LAYERS],
+    "qat_adamw_nothing": ["plan=q4_0", "quantization.keep=nothing", *LAYERS],
     "bf16_lean": ["plan=", *LEAN, *LAYERS],
     "qat_lean_codes": ["plan=q4_0", "quantization.keep=codes", *LEAN, *LAYERS],
     "qat_lean_nothing": ["plan=q4_0", "quantization.keep=nothing", *LEAN, *LAYERS],
