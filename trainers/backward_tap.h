@@ -21,8 +21,9 @@ class BackwardTap {
   BackwardTap(const BackwardTap&) = delete;
   BackwardTap& operator=(const BackwardTap&) = delete;
 
-  // loss.backward(), whose gradients a plain call leaves to autograd. Every weight is visited once: in the pass, when nothing reads its parameter any more, so that the
-  // visitor may change it; or after the pass with zeros, where no gradient arrived.
+  // loss.backward(), whose gradients a plain call leaves to autograd. Every weight is visited once: in the pass, when
+  // nothing reads its parameter any more, so that the visitor may change it; or after the pass with zeros, where no
+  // gradient arrived.
   void backward(const at::Tensor& loss, const Visitor& visit);
 
  private:

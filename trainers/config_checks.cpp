@@ -190,8 +190,7 @@ void check_adapters_beside(const TrainConfig& config, Checker& check) {
     check.add("lora.through_quantizer: false needs a plan: without one there is no quantizer to stay beside");
   }
   for (const char* role : {"output_head", "router"}) {
-    const auto& roles = config.lora.roles;
-    if (std::find(roles.begin(), roles.end(), role) == roles.end()) continue;
+    if (!holds(config.lora.roles, role)) continue;
     check.add("lora.roles: \"", role, "\" has an adapter only with lora.through_quantizer = true");
   }
 }
