@@ -35,16 +35,17 @@ bool is_inside(const Groups& groups, float value, float scale) {
 
 // What LSQ differentiates: rounding moves along with its argument. With start scale s0 and v0 = x / s0 it is
 // s * (clamp(x / s) + round(clamp(v0)) - clamp(v0)), here summed over a group with the incoming gradient, at s = s0 *
-// exp(t).
-double surrogate(const Groups& groups, const at::Tensor& input, const at::Tensor& incoming, double start, double t) {
-  const double low = scheme(groups.id).code_min;
-  const double high = scheme(groups.id).code_max;
+// exp(t). Rounding is the grid's: its quotient is an fp32 number, so ties are not where doubles have them.
+double surrogate(const Groups& groups, const at::Tensor& input, const at::Tensor& incoming, float start, double t) {
+  const int low = scheme(groups.id).code_min;
+  const int high = scheme(groups.id).code_max;
   const double scale = start * std::exp(t);
   double sum = 0;
   for (int64_t i = 0; i < input.numel(); ++i) {
-    const double x = input[i].item<float>();
-    const double at_start = std::clamp(x / start, low, high);
-    const double value = std::clamp(x / scale, low, high) + std::nearbyint(at_start) - at_start;
+    const float x = input[i].item<float>();
+    const double at_start = std::clamp<double>(x / static_cast<double>(start), low, high);
+    const double code = grid::integer_code(x, grid::inverse_scale(start), low, high);
+    const double value = std::clamp<double>(x / scale, low, high) + code - at_start;
     sum += static_cast<double>(incoming[i].item<float>()) * scale * value;
   }
   return sum;
@@ -94,7 +95,7 @@ void expect_scale_gradient(const Groups& groups, const std::vector<float>& start
       incoming.to(input.scalar_type()).to(at::kFloat).reshape({groups.count, groups.width});
   for (int64_t group = 0; group < groups.count; ++group) {
     constexpr double kStep = 1e-7;  // no value crosses an end of the range within it
-    const double start = starts[static_cast<size_t>(group)];
+    const float start = starts[static_cast<size_t>(group)];
     const double slope = (surrogate(groups, flat_input[group], flat_incoming[group], start, kStep) -
                           surrogate(groups, flat_input[group], flat_incoming[group], start, -kStep)) /
                          (2 * kStep);
