@@ -4,10 +4,12 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/error.h"
 #include "core/sha256.h"
 #include "fake_quant/block_values.h"
+#include "fake_quant/frozen_values.h"
 #include "quant/grid.h"
 
 namespace qat {
@@ -52,6 +54,16 @@ void FakeQuantSet::learned_weights_changed() {
     if (learns(model->projection(quantizer->name()), &quantizer->scale())) quantizer->changed();
   }
   for (const StaticEdge& edge : edges) edge.quantizer->scale().changed();
+}
+
+void FakeQuantSet::keep_frozen_head_in(const std::filesystem::path& folder) {
+  Projection& head = model->projection(model->head().name);
+  const auto keep = [&](const auto& quantizer, const LearnedScale* scale) {
+    if (quantizer->name() != head.name || learns(head, scale) || !head.weight.is_cpu()) return;
+    head.weight_transform = std::make_shared<FrozenValues<std::decay_t<decltype(*quantizer)>>>(quantizer, folder);
+  };
+  for (const auto& quantizer : weights) keep(quantizer, quantizer->learned_scale());
+  for (const auto& quantizer : row_weights) keep(quantizer, &quantizer->scale());
 }
 
 void FakeQuantSet::check_all_fired() const {

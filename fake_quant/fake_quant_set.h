@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -83,6 +84,9 @@ class FakeQuantSet {
   QuantizedParts enabled() const { return enabled_; }
   // What weights keep between uses; at first their forward values.
   void keep(Keep kept);
+  // A head that no training changes keeps its forward value whatever keep() says, in a file of this folder without a
+  // name: the loss needs all of it for a whole pass. To call when it is settled what learns, and scales are found.
+  void keep_frozen_head_in(const std::filesystem::path& folder);
   // To call after masters or scales changed: what was kept is dropped.
   void changed();
   // The same after an optimizer step, which moves only what learns: frozen weights keep their values.

@@ -39,6 +39,7 @@ class RowWeightFakeQuantizer final : public WeightTransform {
   // Takes such scales; `scales` has one per WeightSpec::scale_width values.
   void give_scales(std::span<const float> scales);
   void set_enabled(bool enabled) { enabled_ = enabled; }
+  bool is_enabled() const { return enabled_; }
   bool has_fired() const { return fired_; }
   // At first Keep::Values.
   void set_keep(Keep keep) {

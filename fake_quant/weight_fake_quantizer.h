@@ -40,6 +40,7 @@ class WeightFakeQuantizer final : public WeightTransform {
   at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) override;
 
   void set_enabled(bool enabled) { enabled_ = enabled; }
+  bool is_enabled() const { return enabled_; }
   // At first Keep::Values: micro-batches and the two uses of a tied table share the forward value of the whole weight.
   void set_keep(Keep keep);
   // To call when master or scales moved: drops what was kept since the last apply().

@@ -38,11 +38,11 @@ class Estimator {
       : config_(config),
         state_shares_(config.sharding == "states" ? processes : 1),
         base_(base),
-        quantized_(config, base),
         model_(base.config()),
         dtype_(config.computes_in_bfloat16() ? at::kBFloat16 : at::kFloat),
         value_(static_cast<int64_t>(c10::elementSize(dtype_))),
         in_file_(base.readable_in_file(unchanged_weights(config, base, frozen), dtype_)),
+        quantized_(config, base, head_is_constant(frozen)),
         tokens_(config.micro_batch_sequences * std::min(config.sequence_length, model_.max_positions)),
         per_token_(activation_bytes(model_, base.plan(), value_)) {
     for (const WeightSpec& weight : base.table().weights()) {
@@ -120,6 +120,12 @@ class Estimator {
     return weight.rows() + weight.elements() / weight.shape[weight.shape.size() - 2];
   }
 
+  // A frozen head's forward value is made once, unless it is converted at every use.
+  bool head_is_constant(const std::vector<std::string>& frozen) const {
+    const bool is_frozen = std::find(frozen.begin(), frozen.end(), head().name) != frozen.end();
+    return (is_frozen || config_.trains_adapters()) && !has_adapter(head()) && !(value_ == kFloat && in_file_(head()));
+  }
+
   bool in_file(const WeightSpec& weight) const { return !quantized_.packs(weight) && in_file_(weight); }
 
   // What is made of a layer's weights (or of those outside of layers, but for the head) at every use and stays with
@@ -159,7 +165,7 @@ class Estimator {
   int64_t bytes_in_file() const {
     int64_t bytes = 0;
     for (const WeightSpec& weight : base_.table().weights()) bytes += in_file(weight) ? 2 * weight.elements() : 0;
-    return bytes;
+    return bytes + quantized_.in_file(value_);
   }
 
   const WeightSpec& head() const { return base_.table().head(); }
@@ -251,11 +257,11 @@ class Estimator {
   const TrainConfig& config_;
   int64_t state_shares_;  // processes that have masters and moments of about as many weights each
   const BaseModel& base_;
-  QuantizedMemory quantized_;
   const Gemma4Config& model_;
   at::ScalarType dtype_;
   int64_t value_;  // bytes
   WeightChoice in_file_;
+  QuantizedMemory quantized_;
   int64_t tokens_;
   ActivationBytes per_token_;
   std::vector<const WeightSpec*> trained_;  // as a whole

@@ -57,7 +57,13 @@ int64_t QuantizedMemory::passing(const std::optional<int64_t>& layer, int64_t va
 }
 
 int64_t QuantizedMemory::passing_head(int64_t value) const {
-  return keeps("values") ? 0 : value * whole_values(base_.table().head());
+  const WeightSpec& head = base_.table().head();
+  return keeps("values") || keeps_in_file(head) ? 0 : value * whole_values(head);
+}
+
+int64_t QuantizedMemory::in_file(int64_t value) const {
+  const WeightSpec& head = base_.table().head();
+  return keeps_in_file(head) ? value * whole_values(head) : 0;
 }
 
 }  // namespace qat

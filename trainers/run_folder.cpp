@@ -47,10 +47,8 @@ void RunFolder::refuse_second_run() const {
 }
 
 void RunFolder::open() {
+  lock_.emplace(for_scratch_files());
   std::error_code error;
-  fs::create_directories(path_, error);
-  if (error) fail(path_.string(), ": cannot be created: ", error.message());
-  lock_.emplace(path_);
   recover_output_folder(checkpoint());
   recover_output_folder(best());
   recover_output_folder(adapter());
@@ -59,6 +57,13 @@ void RunFolder::open() {
     if (fs::is_regular_file(path) && name.find(".partial-") != std::string::npos) fs::remove(path, error);
     if (const auto found = step_of(name); found && fs::is_directory(path)) recover_output_folder(step(*found));
   }
+}
+
+const fs::path& RunFolder::for_scratch_files() const {
+  std::error_code error;
+  fs::create_directories(path_, error);
+  if (error) fail(path_.string(), ": cannot be created: ", error.message());
+  return path_;
 }
 
 void RunFolder::keep_step(int64_t newest, int64_t kept) const {

@@ -41,6 +41,8 @@ class RunFolder {
   // Creates the folder and keeps other processes out of it from now on; finishes and removes what a killed run left
   // half-written. Throws Error if a run is going on there.
   void open();
+  // Where any process may make files without a name; there after the call.
+  const std::filesystem::path& for_scratch_files() const;
 
   // step-N/ beside checkpoint/, its files shared with it by hard links; then all but the newest `kept` are removed.
   void keep_step(int64_t step, int64_t kept) const;

@@ -135,6 +135,8 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
     if (!calibrated.empty()) std::fputs(join("scales     ", calibrated, "\n").c_str(), stdout);
   }
 
+  if (config.quantization.keep != "values") fake_quant.keep_frozen_head_in(folder.for_scratch_files());
+
   const CheckpointWriter checkpoints(base, data.witness_prompts());
   Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora, group);
   TrainingRun run({config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, lora,

@@ -50,7 +50,8 @@ void QuantizationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.choice("keep", keep, {"values", "codes", "nothing"},
                  "what quantized weights keep between uses: values for the GEMM, packed codes that are decoded at every "
                  "use, or nothing, so that they are quantized at every use; same bits. Less than values saves memory with "
-                 "activation_checkpointing = layers only: else the values of all layers wait for the backward pass");
+                 "activation_checkpointing = layers only: else the values of all layers wait for the backward pass. The value "
+                 "of a frozen head then lies in an unnamed file in out, whose pages the system can drop");
   visitor.choice("block_scales", block_scales, {"rule", "search", "learned"},
                  "scales of q4_0 blocks: by ggml's rule; of least squared error, found again at every step (lost a fifth less in "
                  "short runs, costs 0.3 microseconds per block); or learned, from those that the checkpoint in model "

@@ -8,6 +8,7 @@
 #include "core/folder_lock.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
+#include "core/scratch_file.h"
 #include "core/sha256.h"
 #include "core/terminal.h"
 #include "support/expect_error.h"
@@ -59,7 +60,8 @@ TEST(FolderLock, KeepsASecondHolderOutUntilTheFirstIsGone) {
   TemporaryFolder folder;
   {
     const FolderLock first(folder.path());
-    expect_error([&] { FolderLock second(folder.path()); }, {folder.path().string(), "another process is writing here"});
+    expect_error([&] { FolderLock second(folder.path()); },
+                 {folder.path().string(), "another process is writing here"});
   }
   const FolderLock next(folder.path());
   EXPECT_EQ(entries(folder.path()), 0U);
@@ -103,6 +105,25 @@ TEST(MappedFile, ErrorsNameTheFile) {
   expect_error([&] { MappedFile file(folder.path()); }, {"not a regular file"});
   write_file(folder / "empty", "");
   EXPECT_TRUE(MappedFile(folder / "empty").bytes().empty());
+}
+
+TEST(ScratchFile, HoldsBytesUnderNoName) {
+  TemporaryFolder folder;
+  const ScratchFile file(folder.path(), 10000);
+  ASSERT_EQ(file.bytes().size(), 10000U);
+  EXPECT_EQ(file.bytes()[9999], std::byte{0});
+  file.bytes()[9999] = std::byte{7};
+  EXPECT_EQ(file.bytes()[9999], std::byte{7});
+  EXPECT_EQ(entries(folder.path()), 0U);
+  EXPECT_TRUE(ScratchFile(folder.path(), 0).bytes().empty());
+}
+
+TEST(ScratchFile, ErrorsNameTheFolderAndTheSize) {
+  TemporaryFolder folder;
+  expect_error([&] { ScratchFile(folder / "none", 1); }, {"none", "No such file"});
+  expect_error([&] { ScratchFile(folder.path(), size_t{1} << 62); },
+               {folder.path().string().c_str(), "4611686018427387904 bytes"});
+  EXPECT_EQ(entries(folder.path()), 0U);
 }
 
 TEST(ByteReader, RefusesToReadPastTheEnd) {

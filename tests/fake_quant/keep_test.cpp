@@ -5,16 +5,20 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/stack.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "fake_quant/frozen_values.h"
 #include "fake_quant/prepare.h"
 #include "model/chunked_head.h"
 #include "support/counting_allocator.h"
+#include "support/temporary_folder.h"
 #include "support/tiny_model_folder.h"
 
 namespace qat {
@@ -174,6 +178,55 @@ TEST_P(KeepTest, ForwardValuesOfRecomputedLayersDoNotWaitForTheBackwardPass) {
   const int64_t value_bytes = GetParam() == at::kFloat ? 4 : 2;
   EXPECT_EQ(held[Keep::Values] - held[Keep::Nothing], value_bytes * values);
   EXPECT_EQ(held[Keep::Codes] - held[Keep::Nothing], values / 32 * 18);
+}
+
+TEST_P(KeepTest, AFrozenHeadKeepsItsValueInAFile) {
+  for (const auto& [kind, plan] :
+       {std::pair("shared", "q4_0"), std::pair("dense", "mobile-w4"), std::pair("experts", "q4_0")}) {
+    SCOPED_TRACE(std::string(kind) + " " + plan);
+    const testing::TemporaryFolder folder;
+    std::map<Keep, std::map<std::string, at::Tensor>> gradients;
+    std::map<Keep, at::Tensor> losses;
+    for (const Keep keep : {Keep::Values, Keep::Nothing}) {
+      Trained trained(kind, plan, GetParam(), keep);
+      Projection& head = trained.model.projection(trained.model.head().name);
+      const auto quantizer = head.weight_transform;
+      trained.set.keep_frozen_head_in(folder.path());
+      EXPECT_EQ(head.weight_transform, quantizer) << "a head that learns";
+      head.weight.set_requires_grad(false);
+      for (LearnedScale* scale : trained.set.scales()) scale->log_change().set_requires_grad(false);
+      if (keep == Keep::Nothing) {
+        trained.set.keep_frozen_head_in(folder.path());
+        EXPECT_NE(head.weight_transform, quantizer);
+      }
+      trained.loss(40);
+      losses[keep] = trained.loss(40);  // of what the first pass made
+      torch::autograd::backward({losses[keep]}, {});
+      trained.set.check_all_fired();
+      for (auto& [name, leaf] : trained.leaves) gradients[keep][name] = leaf.grad();
+      trained.set.enable(QuantizedParts::none());
+      losses[keep] = at::stack({losses[keep].detach(), trained.loss(40).detach()});
+    }
+    EXPECT_TRUE(same_bits(losses[Keep::Nothing], losses[Keep::Values]));
+    for (const auto& [name, gradient] : gradients[Keep::Values]) {
+      ASSERT_EQ(gradients[Keep::Nothing][name].defined(), gradient.defined()) << name;
+      if (!gradient.defined()) continue;
+      EXPECT_TRUE(same_bits(gradients[Keep::Nothing][name], gradient)) << name;
+    }
+  }
+}
+
+TEST_P(KeepTest, ValuesInAFileTakeNoMemory) {
+  at::set_num_threads(1);
+  const testing::TemporaryFolder folder;
+  const at::Tensor master = at::randn({64, 512}, GetParam());
+  const auto quantizer = std::make_shared<WeightFakeQuantizer>("w", Scheme::Q4_0, std::span<const Float16>());
+  const at::Tensor wanted = WeightFakeQuantizer("w", Scheme::Q4_0, {}).apply(master);
+  FrozenValues<WeightFakeQuantizer> frozen(quantizer, folder.path());
+  const testing::CountingAllocator counter;
+  EXPECT_TRUE(same_bits(frozen.apply(master), wanted));
+  EXPECT_EQ(frozen.apply(master).const_data_ptr(), frozen.apply(master).const_data_ptr());
+  EXPECT_EQ(counter.bytes(), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, KeepTest, ::testing::Values(at::kFloat, at::kBFloat16),
