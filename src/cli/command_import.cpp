@@ -20,17 +20,15 @@ namespace fs = std::filesystem;
 
 const CommandHelp kHelp{
     "gemma-qat import FOLDER --out CHECKPOINT",
-    "Turns a quantized folder into a checkpoint: its codes and scales are kept exactly, and training goes on from them "
-    "with "
-    "plan=model. The folder is in transformers' mobile format (quant_method gemma, such as Google's mobile "
-    "checkpoints), whose "
-    "packed widths are checked against shapes, so that a wrong pattern in config.json is an error and not garbage; or "
-    "has "
-    "symmetric 4-bit weights packed by compressed-tensors (w4a16), which become q4_0 blocks under their own scales.",
+    "Turns a quantized folder into a checkpoint: its codes and scales are kept exactly, and training goes on from "
+    "them with plan=model. The folder is in transformers' mobile format (quant_method gemma, such as Google's mobile "
+    "checkpoints), whose packed widths are checked against shapes, so that a wrong pattern in config.json is an error "
+    "and not garbage; or has symmetric 4-bit weights packed by compressed-tensors (w4a16), which become q4_0 blocks "
+    "under their own scales.",
     "  gemma-qat import gemma-4-E2B-it-qat-mobile-transformers --out e2b-mobile\n"
     "  gemma-qat import gemma-4-E2B-it-qat-w4a16-ct --out e2b-w4\n"
-    "  gemma-qat train configs/train/gemma4_e2b_mobile.json model=e2b-mobile plan=model "
-    "data.train=chats.jsonl out=runs/e2b"};
+    "  gemma-qat train configs/train/gemma4_e2b_mobile.json model=e2b-mobile plan=model data.train=chats.jsonl "
+    "out=runs/e2b"};
 
 void write_witness(const fs::path& folder) {
   const at::NoGradGuard no_grad;

@@ -14,7 +14,7 @@ namespace qat {
 struct LatticeCounts {
   int64_t exact = 0;    // the fp16 scale times the codes, rounded to the masters' type or to BF16, gives all 32 values
   int64_t rounded = 0;  // an fp32 step does, but no fp16: codes are kept under the fp16 nearest to the step
-  int64_t off = 0;      // none does: ggml's rule for the BF16 numbers
+  int64_t off = 0;      // none does: the fp16 scale of ggml's rule for the BF16 numbers
 
   int64_t blocks() const { return exact + rounded + off; }
   LatticeCounts& operator+=(const LatticeCounts& other) {
