@@ -35,6 +35,11 @@ int command_merge(const Arguments& arguments) {
       0, 0);
   if (parsed.helped) return 0;
   TrainConfig config = read_checkpoint_options(parsed.options, {"model", "adapter", "out"}, kHelp.usage);
+  if (parsed.options["method"].as<std::string>() == "recover") {
+    fail_usage(
+        "--method recover: weights with an adapter in them lie on no lattice any more; recover the base with quantize, "
+        "and train the adapter on that with lora.base=packed, or choose rtn or mse");
+  }
   config.lora.base = parsed.options["base"].as<std::string>();
   if (config.lora.base != "bfloat16" && !config.packs_base()) {
     fail_usage("--base ", config.lora.base, ": wanted bfloat16 or packed");

@@ -32,7 +32,7 @@ std::string choice(const cxxopts::ParseResult& options, const char* name, const 
 void add_checkpoint_options(cxxopts::Options& options) {
   options.add_options()("model", "model folder with BF16 weights", cxxopts::value<std::string>())(
       "plan", "name of a plan (gemma-qat configs list) or a file", cxxopts::value<std::string>())(
-      "method", "rtn or mse", cxxopts::value<std::string>()->default_value("rtn"))(
+      "method", "rtn, mse or recover", cxxopts::value<std::string>()->default_value("rtn"))(
       "data", "file to calibrate static activations with (JSONL or text)", cxxopts::value<std::string>())(
       "rows", "packed rows of it that are looked at", cxxopts::value<int64_t>()->default_value("32"))(
       "sequence-length", "tokens of a row", cxxopts::value<int64_t>()->default_value("512"))(
@@ -60,9 +60,11 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
   }
   if (options.count("kv-cache") > 0) config.kv_cache = choice(options, "kv-cache", {"none", "q8_0", "int8"});
   if (options.count("activations") > 0) config.activations = choice(options, "activations", {"none", "input"});
-  const bool searches = choice(options, "method", {"rtn", "mse"}) == "mse";
+  const std::string method = choice(options, "method", {"rtn", "mse", "recover"});
+  const bool searches = method == "mse";
   config.quantization.row_scales = searches ? "search" : "absolute_max";
   config.quantization.block_scales = searches ? "search" : "rule";
+  if (method == "recover") config.quantization.block_scales = "learned";  // the checkpoint stores them as it does these
   CalibrationConfig& calibration = config.quantization.calibration;
   calibration.method = searches ? "least_error" : "maximum";
   if (options.count("calibration") > 0) {
@@ -78,7 +80,8 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
 }
 
 void write_untrained_checkpoint(const TrainConfig& config,
-                                const std::function<void(const BaseModel& base, Gemma4Model& model)>& change) {
+                                const std::function<void(const BaseModel& base, Gemma4Model& model)>& change,
+                                const std::function<FakeQuantSet(const BaseModel& base, Gemma4Model& model)>& attach) {
   const at::NoGradGuard no_grad;
   const BaseModel base(config);
   std::vector<std::string> all;
@@ -90,7 +93,7 @@ void write_untrained_checkpoint(const TrainConfig& config,
     if (is_float) parameter.copy_(parameter.to(at::kBFloat16));
   }
   if (change) change(base, model);
-  FakeQuantSet fake_quant = base.attach_fake_quant(model);
+  FakeQuantSet fake_quant = attach ? attach(base, model) : base.attach_fake_quant(model);
   if (fake_quant.needs_calibration()) {
     if (config.data.train.empty()) {
       fail_usage("the plan \"", base.plan()->name,

@@ -21,8 +21,10 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
                                     const std::string& usage);
 
 // Loads the model that `config` names, in Float mode with BF16 numbers, lets `change` fill its slots, quantizes it as
-// the plan says and writes the checkpoint config.out.
-void write_untrained_checkpoint(const TrainConfig& config,
-                                const std::function<void(const BaseModel& base, Gemma4Model& model)>& change);
+// the plan says and writes the checkpoint config.out. `attach` stands for BaseModel::attach_fake_quant() unless it is
+// empty.
+void write_untrained_checkpoint(
+    const TrainConfig& config, const std::function<void(const BaseModel& base, Gemma4Model& model)>& change,
+    const std::function<FakeQuantSet(const BaseModel& base, Gemma4Model& model)>& attach = {});
 
 }  // namespace qat

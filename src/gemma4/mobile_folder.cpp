@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "gemma4/text_prefix.h"
 
 namespace qat {
 
@@ -44,15 +45,9 @@ bool is_module(WeightRole role) {
   return is_matrix(role) && role != WeightRole::ExpertGateUp && role != WeightRole::ExpertDown;
 }
 
-// The text model's prefix is where a token table stands beside a final norm.
 std::string find_prefix(const TensorSource& source) {
-  for (const std::string_view table : {"embed_tokens.embedding_quantized", "embed_tokens.weight"}) {
-    for (const TensorView& tensor : source.tensors()) {
-      if (!tensor.name.ends_with(table)) continue;
-      const std::string prefix = tensor.name.substr(0, tensor.name.size() - table.size());
-      if (source.find(prefix + "norm.weight") != nullptr) return prefix;
-    }
-  }
+  const auto prefix = find_text_prefix(source, {"embed_tokens.embedding_quantized", "embed_tokens.weight"});
+  if (prefix) return *prefix;
   fail(source.where(),
        ": no tensor is named embed_tokens.embedding_quantized beside a norm.weight, under any prefix: this "
        "is no Gemma text model of the mobile format");
@@ -70,7 +65,7 @@ class MobileFolder::Reader {
       read_float(weight, folder_.prefix_ + weight.name, "");
       return;
     }
-    const std::string module = module_of(weight);
+    const std::string module = module_in_file(folder_.tensors_, folder_.prefix_, weight, ".weight");
     const MobileWidths::Choice choice = widths_.of(module, is_embedding(weight.role));
     if (choice.bits == 0) {
       read_float(weight, module + ".weight", choice.rule);
@@ -104,17 +99,6 @@ class MobileFolder::Reader {
   }
 
   const TensorView* find(const std::string& name) const { return folder_.tensors_.find(name); }
-
-  // An untied head stands beside the text model: "lm_head", or "language_model.lm_head" beside "language_model.model.".
-  std::string module_of(const WeightSpec& weight) const {
-    static constexpr std::string_view kWeight = ".weight";
-    static constexpr std::string_view kModel = "model.";
-    const std::string module = weight.name.substr(0, weight.name.size() - kWeight.size());
-    const std::string& prefix = folder_.prefix_;
-    if (weight.role != WeightRole::OutputHead) return prefix + module;
-    const std::string beside = prefix.ends_with(kModel) ? prefix.substr(0, prefix.size() - kModel.size()) : "";
-    return find(beside + weight.name) != nullptr ? beside + module : module;
-  }
 
   void read_float(const WeightSpec& weight, const std::string& name, const std::string& rule) {
     const TensorView* tensor = find(name);

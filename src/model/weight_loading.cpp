@@ -1,6 +1,5 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 
 #include <atomic>
 #include <cstring>
@@ -8,22 +7,11 @@
 #include "core/error.h"
 #include "gemma4/master_weights.h"
 #include "model/gemma4_model.h"
+#include "model/mapped_tensor.h"
 
 namespace qat {
 
 namespace {
-
-at::ScalarType dtype_of(ElementType type) {
-  switch (type) {
-    case ElementType::F32:
-      return at::kFloat;
-    case ElementType::F16:
-      return at::kHalf;
-    default:
-      QAT_CHECK(type == ElementType::BF16);
-      return at::kBFloat16;
-  }
-}
 
 // True if a value has all exponent bits set: NaN or infinity. `Bits` is the unsigned type of an element.
 template <class Bits>
@@ -53,16 +41,9 @@ bool has_nonfinite(const TensorView& tensor) {
   }
 }
 
-// Lies in the mapped file. from_blob wants a mutable pointer; the tensor is only read.
-at::Tensor mapped_tensor(const TensorView& tensor) {
-  void* bytes = const_cast<std::byte*>(tensor.bytes.data());
-  return at::from_blob(bytes, tensor.shape, at::TensorOptions(dtype_of(tensor.type)));
-}
-
-// The mapped bytes where they are BF16 numbers on even addresses, which safetensors does not promise; else a copy.
+// The mapped bytes where they are BF16 numbers, else a copy.
 at::Tensor in_file_or_copied(const TensorView& tensor, at::ScalarType dtype) {
-  const bool aligned = reinterpret_cast<uintptr_t>(tensor.bytes.data()) % alignof(uint16_t) == 0;
-  if (tensor.type == ElementType::BF16 && aligned) return mapped_tensor(tensor);
+  if (tensor.type == ElementType::BF16) return aligned_tensor(tensor);
   return mapped_tensor(tensor).to(dtype, /*non_blocking=*/false, /*copy=*/true);
 }
 

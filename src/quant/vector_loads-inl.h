@@ -41,6 +41,19 @@ HWY_INLINE hn::Vec<Words> bfloat16_bits(FloatVector value) {
   return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(tag, 0x7fff)), odd));
 }
 
+// The nearest fp16 numbers, widened, of numbers below 65520.
+HWY_INLINE FloatVector rounded_to_float16(FloatVector value) {
+  const Floats tag;
+  const Words words;
+  const auto bits = hn::BitCast(words, value);
+  const auto odd = hn::And(hn::ShiftRight<13>(bits), hn::Set(words, 1));
+  const auto rounded = hn::And(hn::Add(hn::Add(bits, hn::Set(words, 0xfff)), odd), hn::Set(words, 0xffffe000u));
+  // Below 2^-14 fp16 is subnormal: adding 0.5 lets the fp32 adder round at the bit worth 2^-24.
+  const FloatVector magnitude = hn::Abs(value), half = hn::Set(tag, 0.5f);
+  const FloatVector subnormal = hn::CopySign(hn::Sub(hn::Add(magnitude, half), half), value);
+  return hn::IfThenElse(hn::Lt(magnitude, hn::Set(tag, 0x1p-14f)), subnormal, hn::BitCast(tag, rounded));
+}
+
 HWY_INLINE void store_bfloat16(FloatVector value, float* values) {
   hn::StoreU(hn::BitCast(Floats(), hn::ShiftLeft<16>(bfloat16_bits(value))), Floats(), values);
 }
@@ -63,6 +76,9 @@ HWY_INLINE void widen_block(const float* values, float* block) {
   for (size_t i = 0; i < kBlockValues; ++i) block[i] = values[i];
 }
 HWY_INLINE void widen_block(const BFloat16* values, float* block) {
+  for (size_t i = 0; i < kBlockValues; ++i) block[i] = to_float(values[i]);
+}
+HWY_INLINE void widen_block(const Float16* values, float* block) {
   for (size_t i = 0; i < kBlockValues; ++i) block[i] = to_float(values[i]);
 }
 HWY_INLINE void narrow_block(const float* block, float* values) {

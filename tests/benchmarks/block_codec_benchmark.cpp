@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "quant/block_codec.h"
 #include "quant/block_scales.h"
+#include "quant/lattice.h"
 
 namespace {
 
@@ -87,6 +88,26 @@ void search_scales(benchmark::State& state) {
   report(state);
 }
 
+// Of masters that lie on the lattice with this largest code, or on none (0). On every thread its own.
+void recover_scales(benchmark::State& state, int largest_code) {
+  auto master = random_master();
+  for (size_t first = 0; largest_code != 0 && first < kValues; first += 32) {
+    float largest = 0;
+    for (size_t i = first; i < first + 32; ++i) largest = std::fmax(largest, std::fabs(to_float(master[i])));
+    const float step = to_float(to_float16(largest / static_cast<float>(largest_code)));
+    for (size_t i = first; i < first + 32; ++i) {
+      const float code = std::fmax(std::fmin(std::nearbyint(to_float(master[i]) / step), 7.0f), -8.0f);
+      master[i] = to_bfloat16(step * code);
+    }
+  }
+  std::vector<Float16> scales(kValues / 32);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(recover_block_scales(std::span<const BFloat16>(master), scales));
+    benchmark::ClobberMemory();
+  }
+  report(state);
+}
+
 void decode_forward(benchmark::State& state, Scheme id) {
   const auto master = random_master();
   std::vector<std::byte> blocks(static_cast<size_t>(scheme(id).row_bytes(static_cast<int64_t>(kValues))));
@@ -102,6 +123,9 @@ void decode_forward(benchmark::State& state, Scheme id) {
 
 BENCHMARK(copy_master);
 BENCHMARK(search_scales);
+BENCHMARK_CAPTURE(recover_scales, codes_to_7, 7)->ThreadRange(1, 2)->UseRealTime();
+BENCHMARK_CAPTURE(recover_scales, codes_to_8, 8)->ThreadRange(1, 2)->UseRealTime();
+BENCHMARK_CAPTURE(recover_scales, on_no_lattice, 0)->ThreadRange(1, 2)->UseRealTime();
 BENCHMARK_CAPTURE(decode_forward, q4_0, Scheme::Q4_0);
 BENCHMARK_CAPTURE(encode, q4_0, Scheme::Q4_0);
 BENCHMARK_CAPTURE(encode, q8_0, Scheme::Q8_0);
