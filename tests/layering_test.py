@@ -17,14 +17,15 @@ MAY_INCLUDE = {
     "eval": {"core", "quant", "io", "gemma4", "data"},
     "reference": {"core", "quant", "io", "gemma4", "data"},
     "model": {"core", "quant", "io", "gemma4", "data"},
+    "ptq": {"core", "quant", "gemma4", "model"},
     "fake_quant": {"core", "quant", "io", "gemma4", "data", "model"},
     "trainers": {"core", "quant", "io", "gemma4", "data", "eval", "model", "fake_quant"},
     "exporters": {"core", "quant", "io", "gemma4", "data", "reference"},
-    "cli": {"core", "quant", "io", "gemma4", "data", "eval", "reference", "model", "fake_quant", "trainers", "exporters"},
+    "cli": {"core", "quant", "io", "gemma4", "data", "eval", "reference", "model", "ptq", "fake_quant", "trainers", "exporters"},
 }
 # third-party include prefix -> where it may appear (folder, or a path prefix inside the source folder).
 THIRD_PARTY = {
-    ("torch/", "ATen/", "c10/"): ("src/model", "fake_quant", "trainers", "src/cli"),
+    ("torch/", "ATen/", "c10/"): ("src/model", "src/ptq", "fake_quant", "trainers", "src/cli"),
     ("torch/csrc/distributed/", "gloo/"): ("trainers/distributed.cpp",),
     ("Eigen/",): ("src/reference",),
     ("hdf5",): ("src/io/hdf5",),

@@ -55,42 +55,56 @@ def encode_q8_0(weights):
     return np.concatenate([stored[:, None].view(np.uint8), codes.view(np.uint8)], axis=1).tobytes()
 
 
-def q6_k_try(groups, inverse):
-    """Codes of every group under its inverse, and the two sums of the search, added value by value in fp32."""
-    codes = np.clip(np.rint(inverse[:, None] * groups), F32(-32), F32(31))
+def try_scale(groups, weights, inverse, reach):
+    """Codes -reach..reach - 1 of every group under its inverse, and the two sums of the search, added value by value in fp32."""
+    codes = np.clip(np.rint(inverse[:, None] * groups), F32(-reach), F32(reach - 1))
     along = np.zeros(len(groups), F32)
     square = np.zeros(len(groups), F32)
-    for i in range(16):
-        value, code = groups[:, i], codes[:, i]
-        weight = value * value
+    for i in range(groups.shape[1]):
+        value, code, weight = groups[:, i], codes[:, i], weights[:, i]
         along = along + (weight * value) * code
         square = square + (weight * code) * code
     return codes, along, square
 
 
-def q6_k_search(groups):
-    """Step 1: float32 [n, 16] -> (scale [n], codes 0..63 [n, 16])."""
+def search_scale(groups, weights, reach):
+    """float32 [n, size], weights of their errors -> (scale [n], codes 0..2 * reach - 1): the best of 19 scales near the rule's."""
     extremum = first_extremum(groups)
     counts = ~(np.abs(extremum) < F32(1e-15))
-    codes, along, square = q6_k_try(groups, F32(-32) / extremum)
-    scale = np.where(square != 0, along / square, F32(0)).astype(F32)
-    best = scale * along
-    for k in [*range(-9, 0), *range(1, 10)]:
-        tried, along, square = q6_k_try(groups, -(F32(32) + F32(0.1) * F32(k)) / extremum)
-        better = (square > 0) & (along * along > best * square)
-        tried_scale = along / square
-        scale = np.where(better, tried_scale, scale)
-        best = np.where(better, tried_scale * along, best)
-        codes = np.where(better[:, None], tried, codes)
-    codes = np.where(counts[:, None], codes + F32(32), F32(0))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        codes, along, square = try_scale(groups, weights, F32(-reach) / extremum, reach)
+        scale = np.where(square != 0, along / square, F32(0)).astype(F32)
+        best = scale * along
+        for k in [*range(-9, 0), *range(1, 10)]:
+            tried, along, square = try_scale(groups, weights, -(F32(reach) + F32(0.1) * F32(k)) / extremum, reach)
+            better = (square > 0) & (along * along > best * square)
+            tried_scale = along / square
+            scale = np.where(better, tried_scale, scale)
+            best = np.where(better, tried_scale * along, best)
+            codes = np.where(better[:, None], tried, codes)
+    codes = np.where(counts[:, None], codes + F32(reach), F32(0))
     return np.where(counts, scale, F32(0)), codes.astype(np.uint8)
+
+
+def encode_q4_0_by_importance(rows, importance):
+    """float32 [n, width], both -> bytes: how llama.cpp encodes Q4_0 with an importance matrix."""
+    total = np.zeros(len(rows), F32)
+    for i in range(rows.shape[1]):
+        total = total + rows[:, i] * rows[:, i]
+    mean = (total / F32(rows.shape[1]))[:, None]
+    weights = importance * np.sqrt(mean + rows * rows)
+    scale, codes = search_scale(rows.reshape(-1, 32), weights.reshape(-1, 32), 8)
+    stored = scale.astype(np.float16)
+    packed = codes[:, :16] | (codes[:, 16:] << 4)
+    return np.concatenate([stored[:, None].view(np.uint8), packed], axis=1).tobytes()
 
 
 def encode_q6_k(weights):
     """float32 values -> bytes. Blocks of 256: 128 low-nibble bytes, 64 bytes of high bit pairs, 16 sub-scales, fp16 scale."""
     values = np.ascontiguousarray(weights, F32).reshape(-1, 256)
     with np.errstate(all="ignore"):
-        scales, codes = q6_k_search(values.reshape(-1, 16))
+        groups = values.reshape(-1, 16)
+        scales, codes = search_scale(groups, groups * groups, 32)
         scales, codes = scales.reshape(-1, 16), codes.reshape(-1, 16, 16)
         largest = first_extremum(scales)
         empty = np.abs(largest) < F32(1e-15)

@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "cli/command.h"
+#include "cli/quantize_by_layers.h"
 #include "cli/untrained_checkpoint.h"
 #include "core/error.h"
 #include "trainers/lora.h"
@@ -35,7 +36,11 @@ int command_merge(const Arguments& arguments) {
       0, 0);
   if (parsed.helped) return 0;
   TrainConfig config = read_checkpoint_options(parsed.options, {"model", "adapter", "out"}, kHelp.usage);
-  if (parsed.options["method"].as<std::string>() == "recover") {
+  const auto method = parsed.options["method"].as<std::string>();
+  if (looks_at_activations(method)) {
+    fail_usage("--method ", method, ": merge without --plan first, then quantize what that writes");
+  }
+  if (method == "recover") {
     fail_usage(
         "--method recover: weights with an adapter in them lie on no lattice any more; recover the base with quantize, "
         "and train the adapter on that with lora.base=packed, or choose rtn or mse");

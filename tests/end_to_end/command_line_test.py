@@ -123,6 +123,21 @@ class Journey(unittest.TestCase):
         self.expect(run("export", out, "--out", file), DONE)
         self.expect(run("verify", file, "--checkpoint", out), DONE, "equals")
 
+    def test_methods_that_look_at_activations(self):
+        arguments = ("--model", self.checkpoint, "--data", self.data, "--rows", 8, "--sequence-length", 64)
+        for method in ("imatrix", "gptq"):
+            out, file = self.folder / method, self.folder / f"{method}.gguf"
+            process = run("quantize", *arguments, "--plan", "q4_0", "--method", method, "--out", out)
+            self.expect(process, DONE, "linears have a lower output error than by rounding")
+            self.expect(run("export", out, "--out", file), DONE)
+            self.expect(run("verify", file, "--checkpoint", out), DONE, "equals")
+        no = ("--out", self.folder / "no-ptq")
+        quantize = ("quantize", "--model", self.checkpoint, "--method", "gptq", "--plan")
+        self.expect(run(*quantize, "q4_0", *no), USAGE, "--data FILE")
+        self.expect(run("quantize", *arguments, "--method", "gptq", "--plan", "mobile-w4", *no), USAGE, "has none", "mse")
+        self.expect(run(*quantize, "q4_0", "--data", self.data, "--rows", 3, *no), USAGE, "wants 4 rows")
+        self.assertEqual(list(self.folder.glob("no-ptq*")), [])
+
     def make_lattice_model(self, dtype):
         """The checkpoint's weights as if they had been trained on -7..7 under fp16 steps, as a plain folder of this type."""
         folder = self.folder / f"lattice-{dtype}"

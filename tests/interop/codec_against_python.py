@@ -98,6 +98,15 @@ def main():
             failures += len(different)
             if quants is not None and scheme != "q6_k":
                 failures += compare_with_gguf(scheme, weights, found)
+    width = 256
+    rows = (0.02 * generator.standard_t(5, (8192, width))).astype(np.float32)
+    importance = generator.exponential(1, (8192, width)).astype(np.float32) ** 2
+    pairs = np.stack([rows, importance], axis=1)
+    found = subprocess.run([arguments.program, "importance", str(width)], input=pairs.tobytes(), stdout=subprocess.PIPE,
+                           check=True).stdout
+    different = differing_blocks("q4_0", found, rules.encode_q4_0_by_importance(rows, importance))
+    print(f"q4_0 by importance: {rows.size // 32} blocks, {len(different)} differ from the transcription")
+    failures += len(different)
     if quants is None:
         print("gguf.quants: skipped (gguf is not installed)")
     return 1 if failures else 0

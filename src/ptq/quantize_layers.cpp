@@ -1,0 +1,211 @@
+#include "ptq/quantize_layers.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "core/error.h"
+#include "core/terminal.h"
+#include "ptq/input_statistics.h"
+#include "quant/block_codec.h"
+#include "quant/weighted_blocks.h"
+
+namespace qat {
+
+namespace {
+
+constexpr int64_t kRowsPerThread = 16;
+
+struct OnGrid {
+  at::Tensor values;  // fp32 [out, in]
+  at::Tensor scales;  // fp16 [out, in / 32]
+};
+
+// Calls run(row) for all rows of a matrix, on all threads.
+template <class Run>
+void for_rows(const at::Tensor& matrix, const Run& run) {
+  at::parallel_for(0, matrix.size(0), kRowsPerThread, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) run(row);
+  });
+}
+
+OnGrid by_importance(const at::Tensor& weight, const at::Tensor& importance) {
+  const auto width = static_cast<size_t>(weight.size(1));
+  const size_t blocks = width / 32;
+  OnGrid result{at::empty_like(weight), at::empty({weight.size(0), weight.size(1) / 32}, at::kHalf)};
+  const auto* values = weight.const_data_ptr<float>();
+  const auto* counts = importance.const_data_ptr<float>();
+  auto* results = result.values.mutable_data_ptr<float>();
+  auto* scales = static_cast<Float16*>(result.scales.mutable_data_ptr());
+  for_rows(weight, [&](int64_t row) {
+    const auto first = static_cast<size_t>(row);
+    quantize_row_by_importance({values + first * width, width}, {counts, width}, {scales + first * blocks, blocks},
+                               {results + first * width, width});
+  });
+  return result;
+}
+
+// By the scheme's rule.
+at::Tensor rounded(const at::Tensor& weight) {
+  const at::Tensor masters = weight.to(at::kBFloat16);
+  at::Tensor result = at::empty_like(weight);
+  const auto width = static_cast<size_t>(weight.size(1));
+  const auto* values = static_cast<const BFloat16*>(masters.const_data_ptr());
+  auto* results = result.mutable_data_ptr<float>();
+  for_rows(weight, [&](int64_t row) {
+    const size_t first = static_cast<size_t>(row) * width;
+    fake_quantize_blocks(Scheme::Q4_0, {values + first, width}, {}, {results + first, width});
+  });
+  return result;
+}
+
+// Statistics of the inputs of some linears while they live, by input name.
+class WatchedInputs {
+ public:
+  WatchedInputs(Gemma4Model& model, const std::vector<const WeightSpec*>& linears) : model_(model) {
+    for (const WeightSpec* linear : linears) {
+      const auto [found, is_new] = statistics_.try_emplace(linear->input_name());
+      if (!is_new) continue;
+      found->second = std::make_shared<InputStatistics>();
+      watched_.push_back(linear->name);
+      model.projection(linear->name).input_transform = found->second;
+    }
+  }
+  ~WatchedInputs() {
+    for (const std::string& name : watched_) model_.projection(name).input_transform = nullptr;
+  }
+  WatchedInputs(const WatchedInputs&) = delete;
+  WatchedInputs& operator=(const WatchedInputs&) = delete;
+
+  at::Tensor of(const WeightSpec& linear) const {
+    at::Tensor moments = statistics_.at(linear.input_name())->second_moments();
+    if (!moments.isfinite().all().item<bool>()) {
+      fail(linear.name, ": its input on the calibration data holds NaN or Inf, so the model or the data are damaged");
+    }
+    return moments;
+  }
+
+ private:
+  Gemma4Model& model_;
+  std::map<std::string, std::shared_ptr<InputStatistics>> statistics_;
+  std::vector<std::string> watched_;
+};
+
+// The batches on their way through the layers.
+class Travellers {
+ public:
+  Travellers(const Gemma4Model& model, const std::vector<PackedTokens>& batches) : model_(model), batches_(batches) {
+    for (const PackedTokens& batch : batches) states_.push_back(model.embed(batch));
+  }
+
+  // What the linears of a layer get to see.
+  void look_into(int64_t layer) const {
+    for (size_t i = 0; i < states_.size(); ++i) {
+      LayerInputs copy = states_[i];
+      model_.run_layer(layer, copy, batches_[i]);
+    }
+  }
+  void pass(int64_t layer) {
+    for (size_t i = 0; i < states_.size(); ++i) model_.run_layer(layer, states_[i], batches_[i]);
+  }
+
+ private:
+  const Gemma4Model& model_;
+  const std::vector<PackedTokens>& batches_;
+  std::vector<LayerInputs> states_;
+};
+
+struct Chosen {
+  OnGrid on_grid;
+  bool is_fallback = false;
+};
+
+Chosen choose(const at::Tensor& weight, const at::Tensor& moments, const LayerPtqOptions& options) {
+  Chosen chosen{by_importance(weight, moments.diagonal().contiguous())};
+  if (options.method == PtqMethod::Importance) return chosen;
+  const auto values = gptq(weight, chosen.on_grid.scales, moments, options.gptq);
+  chosen.is_fallback = !values;
+  if (values) chosen.on_grid.values = *values;
+  return chosen;
+}
+
+LinearOutcome outcome_of(const WeightSpec& linear, const at::Tensor& weight, const Chosen& chosen,
+                         const at::Tensor& moments) {
+  const double output = std::max(output_error(weight, moments), 1e-30);
+  return {linear.name, output_error(chosen.on_grid.values - weight, moments) / output,
+          output_error(rounded(weight) - weight, moments) / output, chosen.is_fallback};
+}
+
+}  // namespace
+
+bool is_quantized_by_layer(const WeightSpec& weight, const ResolvedPlan& plan) {
+  return weight.layer && is_linear(weight.role) && plan.of(weight.name).scheme == Scheme::Q4_0;
+}
+
+LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
+                               const std::vector<PackedTokens>& calibration, const std::vector<PackedTokens>& held_out,
+                               const LayerPtqOptions& options) {
+  QAT_CHECK(model.dtype() == at::kFloat && !calibration.empty() && !held_out.empty());
+  const at::NoGradGuard no_grad;
+  LayerPtqResult result;
+  Travellers seen(model, calibration);
+  Travellers unseen(model, held_out);
+  const int64_t layers = model.config().layer_count();
+  Progress progress("quantize", layers, "layers");
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    std::vector<const WeightSpec*> linears;
+    for (const WeightSpec& weight : model.weights().weights()) {
+      if (weight.layer == layer && is_quantized_by_layer(weight, plan)) linears.push_back(&weight);
+    }
+    const auto watch = [&](const Travellers& travellers) {
+      auto inputs = std::make_unique<WatchedInputs>(model, linears);
+      travellers.look_into(layer);
+      return inputs;
+    };
+    std::map<std::string, at::Tensor> moments, held_out_moments;
+    for (const auto& [travellers, into] : {std::pair(&seen, &moments), std::pair(&unseen, &held_out_moments)}) {
+      const auto inputs = watch(*travellers);
+      for (const WeightSpec* linear : linears) into->try_emplace(linear->input_name(), inputs->of(*linear));
+    }
+    for (const WeightSpec* linear : linears) {
+      at::Tensor& weight = model.projection(linear->name).weight;
+      const Chosen chosen = choose(weight, moments.at(linear->input_name()), options);
+      result.linears.push_back(outcome_of(*linear, weight, chosen, held_out_moments.at(linear->input_name())));
+      weight.copy_(chosen.on_grid.values.to(at::kBFloat16));
+      result.scales.emplace(linear->name, chosen.on_grid.scales.reshape({-1}));
+    }
+    seen.pass(layer);
+    unseen.pass(layer);
+    progress.advance(1);
+    if (interrupt_requested()) fail("interrupted; nothing was written");
+  }
+  return result;
+}
+
+std::string describe(const LayerPtqResult& result) {
+  std::vector<double> shares;
+  std::string others;
+  for (const LinearOutcome& linear : result.linears) {
+    if (linear.rounding_error > 0) shares.push_back(linear.error / linear.rounding_error);
+    if (linear.is_fallback) others += join("\n  ", linear.weight, ": its input is degenerate; importance was used");
+    if (linear.error < linear.rounding_error) continue;
+    others +=
+        join("\n  ", linear.weight, ": ", linear.error, " of the output's square, by rounding ", linear.rounding_error);
+  }
+  if (shares.empty()) return "no linear of q4_0 blocks in the layers";
+  const auto lower = std::count_if(shares.begin(), shares.end(), [](double share) { return share < 1; });
+  std::nth_element(shares.begin(), shares.begin() + static_cast<int64_t>(shares.size() / 2), shares.end());
+  return join(lower, " of ", result.linears.size(),
+              " linears have a lower output error than by rounding, on rows that "
+              "the method did not see (median ",
+              shares[shares.size() / 2], " of it)", others.empty() ? "" : "; the others:", others);
+}
+
+}  // namespace qat

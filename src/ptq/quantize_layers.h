@@ -1,0 +1,55 @@
+// Post-training quantization that looks at activations, one layer after another: a layer's linears are moved onto their
+// grid by what reaches them, then the layer computes what reaches the next one. Q4_0 only.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gemma4/quant_plan.h"
+#include "model/gemma4_model.h"
+#include "ptq/gptq.h"
+
+namespace qat {
+
+enum class PtqMethod {
+  Importance,  // scales and codes by llama.cpp's weighted search, weights from mean squared inputs
+  Gptq         // codes by GPTQ under the scales of that search
+};
+
+struct LayerPtqOptions {
+  PtqMethod method = PtqMethod::Importance;
+  GptqOptions gptq;
+};
+
+// Squared error of a linear's output on rows that the method did not see, as a share of the output's square.
+struct LinearOutcome {
+  std::string weight;
+  double error = 0;
+  double rounding_error = 0;  // of rounding by the scheme's rule
+  bool is_fallback = false;   // GPTQ could not be done: Importance took its place
+};
+
+struct LayerPtqResult {
+  std::map<std::string, at::Tensor, std::less<>> scales;  // fp16 [blocks]
+  std::vector<LinearOutcome> linears;                     // in the order of the forward pass
+};
+
+// Whether the methods can change a weight: Q4_0 matrices of layers that are plain linear maps.
+bool is_quantized_by_layer(const WeightSpec& weight, const ResolvedPlan& plan);
+
+// Moves the masters of those weights onto the grid: BF16 numbers that encode to the chosen codes under the returned
+// scales. `model` is in Float, its other weights stay as they are. `calibration` and `held_out`: at least one batch
+// each. Throws Error if a weight's input is not finite. Without autograd; memory beside the model: hidden states of all
+// batches, and one layer's statistics.
+LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
+                               const std::vector<PackedTokens>& calibration, const std::vector<PackedTokens>& held_out,
+                               const LayerPtqOptions& options);
+
+// "187 of 196 linears have a lower output error than by rounding (median 0.63 of it)" and a list of the others.
+std::string describe(const LayerPtqResult& result);
+
+}  // namespace qat
