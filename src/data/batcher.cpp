@@ -82,9 +82,6 @@ Batch pack_row(std::span<const Example* const> examples) {
 BatchSource::BatchSource(std::vector<Example> examples, const BatcherOptions& options) : options_(options) {
   if (options.sequence_length < 2)
     fail_usage("the sequence length is ", options.sequence_length, ", 2 or more is wanted");
-  if (options.world < 1 || options.rank < 0 || options.rank >= options.world) {
-    fail_usage("rank ", options.rank, " of ", options.world, " processes does not exist");
-  }
   for (Example& example : examples) {
     if (static_cast<int64_t>(example.tokens.size()) > options.sequence_length) {
       example.tokens.resize(static_cast<size_t>(options.sequence_length));
@@ -107,15 +104,7 @@ BatchSource::BatchSource(std::vector<Example> examples, const BatcherOptions& op
 }
 
 void BatchSource::pack_epoch(int64_t epoch) {
-  auto rows = pack(examples_, epoch_order(examples_.size(), options_, epoch), options_.sequence_length);
-  const size_t world = static_cast<size_t>(options_.world);
-  if (rows.size() < world) {
-    fail("the data fill ", rows.size(), " rows of ", options_.sequence_length, " tokens, fewer than the ", world,
-         " processes; use fewer processes, shorter sequences or more data");
-  }
-  const size_t kept = rows.size() - rows.size() % world;
-  rows_.clear();
-  for (size_t row = static_cast<size_t>(options_.rank); row < kept; row += world) rows_.push_back(std::move(rows[row]));
+  rows_ = pack(examples_, epoch_order(examples_.size(), options_, epoch), options_.sequence_length);
   position_ = {epoch, 0};
 }
 
@@ -133,8 +122,7 @@ void BatchSource::seek(BatchPosition position) {
   if (position.epoch != position_.epoch) pack_epoch(position.epoch);
   if (position.row > rows_in_epoch()) {
     fail("the data position is row ", position.row, " of epoch ", position.epoch, ", but that epoch has ",
-         rows_in_epoch(),
-         " rows; the data, the sequence length or the number of processes differ from the run that is resumed");
+         rows_in_epoch(), " rows; the data or the sequence length differ from the run that is resumed");
   }
   position_ = position;
 }

@@ -31,13 +31,9 @@ struct BatcherOptions {
   int64_t sequence_length = 1024;
   uint64_t seed = 0;
   bool shuffle = true;  // a new order in every epoch
-  // This process gets rows rank, rank + world, … of each epoch; with world > 1 rows that do not fill a round are left
-  // out.
-  int64_t rank = 0;
-  int64_t world = 1;
 };
 
-// Where a BatchSource stands: `row` batches of this rank's share of `epoch` have been taken.
+// Where a BatchSource stands: `row` batches of `epoch` have been taken.
 struct BatchPosition {
   int64_t epoch = 0;
   int64_t row = 0;
@@ -48,7 +44,7 @@ struct BatchPosition {
 class BatchSource {
  public:
   // Examples longer than sequence_length are cut; examples without a trained token (after the cut) are left out.
-  // Throws Error if nothing remains, or fewer rows than processes.
+  // Throws Error if nothing remains.
   BatchSource(std::vector<Example> examples, const BatcherOptions& options);
   // Rows point at the examples: moving keeps them where they are, copying would not.
   BatchSource(BatchSource&&) = default;
@@ -58,15 +54,15 @@ class BatchSource {
   Batch next();
 
   BatchPosition position() const { return position_; }
-  // Throws Error for a position that these data do not have (other data, or another world size).
+  // Throws Error for a position that these data do not have (other data).
   void seek(BatchPosition position);
 
-  // Batches of this rank in the current epoch. Packing depends on the order, so epochs may differ by a few.
+  // Batches of the current epoch. Packing depends on the order, so epochs may differ by a few.
   int64_t rows_in_epoch() const { return static_cast<int64_t>(rows_.size()); }
   // After the cut, in the order of the files: what Batch::documents numbers.
   const std::vector<Example>& examples() const { return examples_; }
   int64_t example_count() const { return static_cast<int64_t>(examples_.size()); }
-  // Trained tokens of one epoch over all ranks.
+  // Trained tokens of one epoch.
   int64_t trained_tokens_per_epoch() const { return trained_tokens_; }
   int64_t cut_examples() const { return cut_examples_; }
   int64_t untrained_examples() const { return untrained_examples_; }
@@ -77,7 +73,7 @@ class BatchSource {
   std::vector<Example> examples_;
   BatcherOptions options_;
   BatchPosition position_;
-  std::vector<std::vector<const Example*>> rows_;  // this rank's rows of the current epoch
+  std::vector<std::vector<const Example*>> rows_;  // of the current epoch
   int64_t trained_tokens_ = 0;
   int64_t cut_examples_ = 0;
   int64_t untrained_examples_ = 0;

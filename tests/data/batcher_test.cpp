@@ -148,25 +148,6 @@ TEST(Batcher, ResumesAtAnyPosition) {
   }
 }
 
-TEST(Batcher, RanksShareTheRowsOfOneEpoch) {
-  SplitMix64 random(13);
-  const auto examples = random_examples(random, 101, 40);
-  BatchSource alone(examples, options_of(64));
-  const std::vector<Batch> rows = epoch_of(alone);
-  const int64_t world = 3;
-  for (int64_t rank = 0; rank < world; ++rank) {
-    BatcherOptions options = options_of(64);
-    options.rank = rank;
-    options.world = world;
-    BatchSource share(examples, options);
-    EXPECT_EQ(share.rows_in_epoch(), static_cast<int64_t>(rows.size()) / world);
-    for (int64_t i = 0; i < share.rows_in_epoch(); ++i) {
-      // rows_in_epoch() belongs to the epoch that is read here, so the loop never wraps.
-      ASSERT_TRUE(same(share.next(), rows[static_cast<size_t>(i * world + rank)]));
-    }
-  }
-}
-
 TEST(Batcher, WithoutShuffleTheOrderIsThatOfTheFile) {
   BatcherOptions options = options_of(10);
   options.shuffle = false;
@@ -190,11 +171,6 @@ TEST(Batcher, ImpossibleRequestsAreErrors) {
   const std::vector<Example> one = {numbered_example(1, 8)};
   expect_error([&] { BatchSource(one, options_of(1)); }, {"sequence length is 1"});
   expect_error([&] { BatchSource({}, options_of(8)); }, {"no token to train on"});
-  BatcherOptions ranks = options_of(8);
-  ranks.world = 2;
-  expect_error([&] { BatchSource(one, ranks); }, {"1 rows", "2 processes"});
-  ranks.rank = 2;
-  expect_error([&] { BatchSource(one, ranks); }, {"rank 2 of 2"});
   BatchSource source(one, options_of(8));
   expect_error([&] { source.seek({0, 2}); }, {"row 2", "1 rows", "resumed"});
   expect_error([&] { source.seek({-1, 0}); }, {"negative"});
