@@ -92,6 +92,15 @@ TEST(MultipleChoice, RefusesTokensOutsideTheVocabulary) {
   expect_error([&] { measure_choices(table, std::vector<ChoiceItem>{item}); }, {"line 12", "token 4", "0 to 3"});
 }
 
+TEST(MultipleChoice, RefusesLogitsThatAreNotFinite) {
+  TableModel broken({{0.5, std::nan("")}, {0.5, 0.5}});
+  ChoiceItem item;
+  item.context = {0};
+  item.choices = {{{0}, 0, 1, 1}, {{1}, 0, 1, 1}};
+  item.line = 12;
+  expect_error([&] { measure_choices(broken, std::vector<ChoiceItem>{item}); }, {"line 12", "not finite"});
+}
+
 MultipleChoiceQuestion question(std::string text, std::vector<std::string> choices) {
   MultipleChoiceQuestion result;
   result.question = std::move(text);
