@@ -1,5 +1,5 @@
-#include <cinttypes>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "cli/command.h"
@@ -7,9 +7,10 @@
 #include "cli/open_model.h"
 #include "core/error.h"
 #include "core/output_file.h"
-#include "core/terminal.h"
+#include "eval/comparison.h"
 #include "eval/generate.h"
 #include "eval/html_report.h"
+#include "eval/measure_report.h"
 #include "eval/table.h"
 
 namespace qat {
@@ -19,9 +20,9 @@ namespace {
 const CommandHelp kHelp{
     "gemma-qat compare NAME=MODEL NAME=MODEL ... --data FILE [--questions FILE] [--report FILE.html]",
     "Measures several models on the same files and prints one table: size, bits per weight, perplexity, KL divergence from the "
-    "first model, multiple-choice accuracy, and how much of the first model's greedy continuations they reproduce. Intervals "
-    "are 95 %, paired over documents. --report writes the table and plots as one HTML file; --metrics NAME=FILE adds the "
-    "curves of training runs (metrics.jsonl).",
+    "first model, multiple-choice accuracy, and how much of the first model's greedy continuations they reproduce; then what "
+    "these figures allow to be said. Intervals are 95 %, paired over documents. --report writes the tables and plots as one "
+    "HTML file; --metrics NAME=FILE adds the curves of training runs (metrics.jsonl).",
     "  gemma-qat compare BF16=runs/bf16/checkpoint RTN=runs/rtn QAT=runs/qat/checkpoint --data report.jsonl\n"
     "  gemma-qat compare BF16=runs/bf16/checkpoint QAT=qat.gguf --data report.jsonl --report report.html"};
 
@@ -36,20 +37,8 @@ Named parse_named(const std::string& argument) {
   return {argument.substr(0, equals), argument.substr(equals + 1)};
 }
 
-// Everything that is measured of one model.
-struct Row {
-  Named model;
-  uint64_t bytes = 0;
-  double bits = 0;
-  TextMeasures text;
-  TextSummary summary;
-  Estimate divergence;
-  std::vector<ChoiceResult> choices;
-  double greedy = 1;
-};
-
 struct Inputs {
-  std::string data;
+  std::vector<std::string> data;
   std::string questions;
   int64_t prompts = 0;
   int64_t max_new = 0;
@@ -68,90 +57,107 @@ std::vector<std::vector<int32_t>> prompts_of(const std::vector<Example>& documen
   return prompts;
 }
 
-Row measure_row(const Named& named, OpenedModel& opened, OpenedModel& reference, const std::vector<Example>& documents,
-                const Inputs& inputs) {
+using Files = std::vector<std::vector<Example>>;
+
+Files load_files(const OpenedModel& opened, const Inputs& inputs) {
+  Files files;
+  for (const std::string& file : inputs.data) files.push_back(load_documents(opened, file, inputs.measure));
+  return files;
+}
+
+// `files` are tokenized for the reference.
+MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel& reference, const Files& files,
+                            const Inputs& inputs) {
   std::fprintf(stderr, "measuring %s (%s)\n", named.name.c_str(), named.path.c_str());
-  Row row;
-  row.model = named;
-  row.bytes = opened.weight_bytes;
-  row.bits = opened.bits_per_weight;
-  row.text = measure_documents(opened, &reference, documents, inputs.measure);
-  row.summary = summarize(row.text);
-  row.divergence = bootstrap_ratio(column(row.text, &DocumentMeasures::divergence), token_column(row.text), {});
-  if (!inputs.questions.empty()) row.choices = measure_questions(opened, inputs.questions, inputs.measure);
-  if (&opened != &reference && inputs.prompts > 0) {
-    const auto prompts = prompts_of(documents, inputs.prompts);
-    row.greedy = agreement_share(
+  MeasuredModel model;
+  model.name = named.name;
+  model.path = named.path;
+  model.bytes = opened.weight_bytes;
+  model.bits_per_weight = opened.bits_per_weight;
+  model.own_tokenizer = !same_tokens(opened, reference);
+  const Files own_files = model.own_tokenizer ? load_files(opened, inputs) : Files();
+  std::vector<TextMeasures> measures;
+  for (const auto& documents : model.own_tokenizer ? own_files : files) {
+    measures.push_back(
+        measure_documents(opened, model.own_tokenizer ? nullptr : &reference, documents, inputs.measure));
+  }
+  model.text = joined(measures);
+  if (!inputs.questions.empty()) model.choices = measure_questions(opened, inputs.questions, inputs.measure);
+  if (&opened != &reference && !model.own_tokenizer && inputs.prompts > 0) {
+    const auto prompts = prompts_of(files.front(), inputs.prompts);
+    model.greedy_agreement = agreement_share(
         greedy_agreement(*opened.model, *reference.model, prompts, inputs.max_new, reference.stop_tokens));
   }
-  return row;
+  return model;
 }
 
-Table results_table(const std::vector<Row>& rows, bool with_questions) {
-  Table table;
-  table.header = {"model", "size", "bits/weight", "perplexity", "KL to " + rows[0].model.name, "KL 95 % interval", "same top"};
-  if (with_questions) table.header.push_back("accuracy");
-  table.header.push_back("greedy agreement");
-  for (const Row& row : rows) {
-    const auto& kl = row.divergence;
-    std::vector<std::string> cells{row.model.name,
-                                   format_bytes(static_cast<double>(row.bytes)),
-                                   format_fixed(row.bits, 2),
-                                   format_fixed(row.summary.perplexity, 3),
-                                   format_significant(kl.value, 3),
-                                   format_significant(kl.interval.low, 3) + " – " + format_significant(kl.interval.high, 3),
-                                   format_percent(row.summary.divergence->same_top_share, 1)};
-    if (with_questions) cells.push_back(format_percent(summarize(row.choices).accuracy.share, 1));
-    cells.push_back(format_percent(row.greedy, 1));
-    table.rows.push_back(std::move(cells));
-  }
-  return table;
+DataWarning tokenizer_warning(const MeasuredModel& model, const std::string& first) {
+  DataWarning warning{"own-tokenizer", model.name + " has another tokenizer than " + first +
+                                           ": KL and loss are not compared, accuracy and bits per byte can be"};
+  print_warnings(std::span(&warning, 1));
+  return warning;
 }
 
-// Every later model against the second (the baseline of the comparison), paired over documents and questions.
-Table pairs_table(const std::vector<Row>& rows, bool with_questions) {
-  Table table;
-  table.header = {"pair", "KL difference", "95 % interval", "KL ratio"};
-  if (with_questions) table.header.insert(table.header.end(), {"answers flipped", "McNemar p"});
-  const Row& baseline = rows[1];
-  for (size_t i = 2; i < rows.size(); ++i) {
-    const auto first = column(rows[i].text, &DocumentMeasures::divergence);
-    const auto second = column(baseline.text, &DocumentMeasures::divergence);
-    const Estimate difference = bootstrap_difference(first, second, token_column(baseline.text), {});
-    std::vector<std::string> cells{rows[i].model.name + " − " + baseline.model.name, format_significant(difference.value, 3),
-                                   format_significant(difference.interval.low, 3) + " – " +
-                                       format_significant(difference.interval.high, 3),
-                                   format_fixed(rows[i].divergence.value / baseline.divergence.value, 3)};
-    if (with_questions) {
-      const McNemar test = exact_mcnemar(correct_items(rows[i].choices, &ChoiceResult::correct),
-                                         correct_items(baseline.choices, &ChoiceResult::correct));
-      cells.push_back(format_percent(test.flip_share(), 1));
-      cells.push_back(format_significant(test.p_value, 2));
-    }
-    table.rows.push_back(std::move(cells));
-  }
-  return table;
-}
-
-std::vector<double> per_document(const Row& row) {
+std::vector<double> per_document(const MeasuredModel& model) {
   std::vector<double> values;
-  for (const DocumentMeasures& document : row.text.documents) {
+  for (const DocumentMeasures& document : model.text.documents) {
     values.push_back(document.tokens > 0 ? document.divergence / static_cast<double>(document.tokens) : 0);
   }
   return values;
 }
 
-Report make_report(const std::vector<Row>& rows, const Table& results, const std::vector<Table>& pairs,
-                   const std::vector<Named>& metrics, const std::string& data) {
+// Printed to the terminal and put into the report.
+struct Section {
+  std::string heading;
+  std::string explanation;
+  Table table;
+};
+
+std::vector<Section> sections_of(const std::vector<MeasuredModel>& models) {
+  std::vector<Section> sections{{"Results", "", results_table(models)}};
+  if (models.size() >= 3) sections.push_back({"Pairs", "", pairs_table(models)});
+  sections.push_back({"Tails",
+                      "Percentiles of KL over tokens; Δp is the shift of the right token's probability. Means hide what "
+                      "goes wrong rarely and badly.",
+                      tails_table(models)});
+  const auto judgements = judge_models(models);
+  if (!judgements.empty()) {
+    sections.push_back({"What can be said",
+                        "A difference counts as shown if its p-value stays below 0.05 after Holm's correction over all "
+                        "lines (KL and loss: bootstrap over documents; accuracy: McNemar's exact test). No difference "
+                        "shown does not mean equal: the intervals say how large one may be.",
+                        verdicts_table(judgements)});
+  }
+  const auto gaps = recovered_gaps(models);
+  if (!gaps.empty()) {
+    sections.push_back({"How much of the loss is regained",
+                        "Of what " + models[1].name + " lost against " + models[0].name +
+                            "; not given where no loss is shown, since the ratio would be noise.",
+                        recovery_table(gaps, models)});
+  }
+  return sections;
+}
+
+Report make_report(const std::vector<MeasuredModel>& rows, const std::vector<Section>& sections,
+                   const std::vector<DataWarning>& warnings, const std::vector<Named>& metrics, const Inputs& inputs) {
   Report report;
   report.title = "gemma-qat: comparison";
+  std::string data;
+  for (const std::string& file : inputs.data) data += (data.empty() ? "" : ", ") + file;
+  const TextSummary first = summarize(rows[0].text);
   report.introduction = {"All models were measured on the same documents (" + data + "), " +
-                         std::to_string(rows[0].summary.documents) + " documents with " +
-                         std::to_string(rows[0].summary.tokens) + " counted tokens. KL is measured from " + rows[0].model.name +
+                         std::to_string(first.documents) + " documents with " + std::to_string(first.tokens) +
+                         " counted tokens. KL is measured from " + rows[0].name +
                          ". Intervals are 95 %, by bootstrap over documents."};
-  ReportSection table{"Results", {results}};
-  for (const Table& pair : pairs) table.items.emplace_back(pair);
-  report.sections.push_back(std::move(table));
+  for (const DataWarning& warning : warnings) {
+    report.introduction.push_back("Warning (" + warning.name + "): " + warning.text + ".");
+  }
+  for (const Section& section : sections) {
+    ReportSection entry{section.heading, {}};
+    if (!section.explanation.empty()) entry.items.emplace_back(section.explanation);
+    entry.items.emplace_back(section.table);
+    report.sections.push_back(std::move(entry));
+  }
 
   if (!metrics.empty()) {
     ReportSection training{"Training", {}};
@@ -168,11 +174,13 @@ Report make_report(const std::vector<Row>& rows, const Table& results, const std
   }
   if (rows.size() >= 2) {
     Histogram histogram{{"KL per document", "mean KL per token", "documents"}, AxisScale::Logarithmic, 30, {}};
-    for (size_t i = 1; i < rows.size(); ++i) histogram.groups.emplace_back(rows[i].model.name, per_document(rows[i]));
+    for (size_t i = 1; i < rows.size(); ++i) {
+      if (!rows[i].own_tokenizer) histogram.groups.emplace_back(rows[i].name, per_document(rows[i]));
+    }
     report.sections.push_back({"Per document", {histogram}});
   }
-  if (rows.size() >= 3) {
-    ScatterPlot plot{{"KL per document", rows[1].model.name, rows[2].model.name}, AxisScale::Logarithmic, true, {}};
+  if (rows.size() >= 3 && !rows[1].own_tokenizer && !rows[2].own_tokenizer) {
+    ScatterPlot plot{{"KL per document", rows[1].name, rows[2].name}, AxisScale::Logarithmic, true, {}};
     plot.series.push_back({"documents", per_document(rows[1]), per_document(rows[2])});
     report.sections.back().items.emplace_back(std::move(plot));
   }
@@ -185,15 +193,15 @@ int command_compare(const Arguments& arguments) {
   const auto parsed = parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {
-        options.add_options()("data", "JSONL or .txt file for perplexity, KL and greedy prompts", cxxopts::value<std::string>())(
+        options.add_options()("data", "JSONL or .txt file for perplexity, KL and greedy prompts; may be given several times",
+                              cxxopts::value<std::vector<std::string>>())(
             "questions", "multiple-choice JSONL", cxxopts::value<std::string>())(
             "report", "HTML file to write", cxxopts::value<std::string>())(
             "metrics", "NAME=metrics.jsonl of a training run, for the report", cxxopts::value<std::vector<std::string>>())(
-            "documents", "measure only the first N documents and questions, 0 = all",
-            cxxopts::value<int64_t>()->default_value("0"))(
-            "max-tokens", "longest window of a document", cxxopts::value<int64_t>()->default_value("2048"))(
+            "json", "print JSON instead of tables")(
             "prompts", "prompts for greedy agreement", cxxopts::value<int64_t>()->default_value("32"))(
             "max-new", "tokens per greedy continuation", cxxopts::value<int64_t>()->default_value("32"));
+        describe_measure_options(options);
         describe_model_options(options);
       },
       1, -1);
@@ -202,9 +210,9 @@ int command_compare(const Arguments& arguments) {
   const auto text_option = [&](const char* name) {
     return parsed.options.count(name) > 0 ? parsed.options[name].as<std::string>() : std::string();
   };
-  const Inputs inputs{text_option("data"), text_option("questions"), parsed.options["prompts"].as<int64_t>(),
-                      parsed.options["max-new"].as<int64_t>(),
-                      {parsed.options["documents"].as<int64_t>(), parsed.options["max-tokens"].as<int64_t>()}};
+  const Inputs inputs{parsed.options["data"].as<std::vector<std::string>>(), text_option("questions"),
+                      parsed.options["prompts"].as<int64_t>(), parsed.options["max-new"].as<int64_t>(),
+                      read_measure_options(parsed.options)};
   std::vector<Named> metrics;
   if (parsed.options.count("metrics") > 0) {
     for (const auto& run : parsed.options["metrics"].as<std::vector<std::string>>()) metrics.push_back(parse_named(run));
@@ -213,26 +221,39 @@ int command_compare(const Arguments& arguments) {
   const ModelOptions model_options = read_model_options(parsed.options);
   const Named first = parse_named(parsed.positional[0]);
   OpenedModel reference = open_model(first.path, model_options);
-  const auto documents = load_documents(reference, inputs.data, inputs.measure);
-  std::vector<Row> rows{measure_row(first, reference, reference, documents, inputs)};
+  std::vector<DataWarning> warnings;
+  const auto check = [&](const std::string& file) {
+    for (DataWarning& warning : check_data(file, inputs.measure)) warnings.push_back(std::move(warning));
+  };
+  for (const std::string& file : inputs.data) check(file);
+  if (!inputs.questions.empty()) check(inputs.questions);
+
+  const Files files = load_files(reference, inputs);
+  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, inputs)};
+  const auto few = document_warnings(models[0].text);
+  print_warnings(few);
+  warnings.insert(warnings.end(), few.begin(), few.end());
   for (size_t i = 1; i < parsed.positional.size(); ++i) {
     const Named named = parse_named(parsed.positional[i]);
     OpenedModel opened = open_model(named.path, model_options);
-    rows.push_back(measure_row(named, opened, reference, documents, inputs));
+    models.push_back(measure_model(named, opened, reference, files, inputs));
+    if (models.back().own_tokenizer) warnings.push_back(tokenizer_warning(models.back(), first.name));
   }
 
-  const bool with_questions = !inputs.questions.empty();
-  const Table results = results_table(rows, with_questions);
-  std::printf("%s", format_table(results).c_str());
-  std::vector<Table> pairs;
-  if (rows.size() >= 3) {
-    pairs.push_back(pairs_table(rows, with_questions));
-    std::printf("\n%s", format_table(pairs[0]).c_str());
+  const std::vector<Section> sections = sections_of(models);
+  if (parsed.options.count("json") > 0) {
+    auto json = comparison_json(models);
+    json["warnings"] = warnings_json(warnings);
+    std::printf("%s\n", json.dump(2).c_str());
+  } else {
+    for (const Section& section : sections) {
+      std::printf("%s%s", &section == sections.data() ? "" : "\n", format_table(section.table).c_str());
+    }
   }
   if (parsed.options.count("report") > 0) {
     const auto path = parsed.options["report"].as<std::string>();
-    write_file(path, render_html(make_report(rows, results, pairs, metrics, inputs.data)));
-    std::printf("\nreport: %s\n", path.c_str());
+    write_file(path, render_html(make_report(models, sections, warnings, metrics, inputs)));
+    std::fprintf(parsed.options.count("json") > 0 ? stderr : stdout, "\nreport: %s\n", path.c_str());
   }
   return 0;
 }

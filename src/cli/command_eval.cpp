@@ -1,4 +1,3 @@
-#include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -6,86 +5,93 @@
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
-#include "eval/table.h"
+#include "core/output_file.h"
+#include "eval/measure_report.h"
 
 namespace qat {
 
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 const CommandHelp kHelp{
-    "gemma-qat eval MODEL --data FILE [--reference MODEL] [--json]",
+    "gemma-qat eval MODEL --data FILE [--data FILE …] [--reference MODEL] [--items FILE] [--json]",
     "Measures a model on a file. Text and chats: perplexity over the trained tokens, and with --reference the KL divergence "
-    "from the reference's distributions. Multiple choice (choices, answer): accuracy as lm-evaluation-harness counts it.\n"
+    "from the reference's distributions; of several files each alone and all together. Multiple choice (plain JSONL, or the "
+    "shapes of HellaSwag, ARC, MMLU, WinoGrande and PIQA): accuracy as lm-evaluation-harness counts it. With --exact-match "
+    "worked problems (question, answer with \"#### number\", as GSM8K) are answered by greedy generation.\n"
     "Intervals are 95 %, over documents (bootstrap) or items (Wilson).",
     "  gemma-qat eval e2b.gguf --data heldout.jsonl --reference gemma-4-E2B-it\n"
-    "  gemma-qat eval runs/e2b/checkpoint --data questions.jsonl --json"};
+    "  gemma-qat eval runs/e2b/checkpoint --data arc_easy.jsonl --plain-prompts --items answers.jsonl --json"};
 
-void print_choices(const ChoiceSummary& summary, bool as_json) {
-  if (as_json) {
-    const auto entry = [](const Accuracy& accuracy) {
-      return nlohmann::ordered_json{{"share", accuracy.share},
-                                    {"correct", accuracy.correct},
-                                    {"items", accuracy.items},
-                                    {"interval", {accuracy.interval.low, accuracy.interval.high}}};
-    };
-    const nlohmann::ordered_json json{{"accuracy", entry(summary.accuracy)},
-                                      {"accuracy_by_characters", entry(summary.accuracy_by_characters)},
-                                      {"accuracy_by_bytes", entry(summary.accuracy_by_bytes)}};
-    std::printf("%s\n", json.dump(2).c_str());
-    return;
+// What is printed of a file, and of all files.
+struct Figures {
+  Json json;
+  std::string lines;  // for the terminal
+  std::string items;  // JSON lines
+};
+
+Figures text_figures(OpenedModel& opened, OpenedModel* reference, const std::vector<std::string>& files,
+                     const MeasureOptions& options, std::vector<DataWarning>& warnings) {
+  std::vector<TextMeasures> measures;
+  Figures figures;
+  Json each = Json::array();
+  for (const std::string& file : files) {
+    measures.push_back(measure_documents(opened, reference, load_documents(opened, file, options), options));
+    figures.items += document_items(measures.back(), file);
+    if (files.size() == 1) continue;
+    each.push_back(Json{{"file", file}});
+    each.back().update(text_json(measures.back()));
+    figures.lines += file + "\n" + text_lines(measures.back()) + "\n";
   }
-  const auto line = [](const char* name, const Accuracy& accuracy) {
-    std::printf("%-10s %s (%" PRId64 " of %" PRId64 ", 95 %% interval %s to %s)\n", name, format_percent(accuracy.share, 1).c_str(),
-                accuracy.correct, accuracy.items, format_percent(accuracy.interval.low, 1).c_str(),
-                format_percent(accuracy.interval.high, 1).c_str());
-  };
-  line("acc", summary.accuracy);
-  line("acc_norm", summary.accuracy_by_characters);
-  line("acc_bytes", summary.accuracy_by_bytes);
+  const TextMeasures all = joined(measures);
+  const auto few = document_warnings(all);
+  print_warnings(few);
+  warnings.insert(warnings.end(), few.begin(), few.end());
+  figures.json = text_json(all);
+  if (files.size() > 1) {
+    figures.json["files"] = each;
+    figures.lines += "all files\n";
+  }
+  figures.lines += text_lines(all);
+  return figures;
 }
 
-void print_text(const TextMeasures& measures, bool as_json) {
-  const TextSummary summary = summarize(measures);
-  const auto tokens = token_column(measures);
-  const Estimate loss = bootstrap_ratio(column(measures, &DocumentMeasures::negative_log_likelihood), tokens, {});
-  nlohmann::ordered_json json{{"documents", summary.documents},
-                              {"tokens", summary.tokens},
-                              {"perplexity", summary.perplexity},
-                              {"loss", summary.mean_negative_log_likelihood},
-                              {"loss_interval", {loss.interval.low, loss.interval.high}}};
-  if (summary.divergence) {
-    const DivergenceSummary& kl = *summary.divergence;
-    const Estimate mean = bootstrap_ratio(column(measures, &DocumentMeasures::divergence), tokens, {});
-    json["kl"] = {{"mean", kl.mean},
-                  {"interval", {mean.interval.low, mean.interval.high}},
-                  {"median", kl.median},
-                  {"percentile_90", kl.percentile_90},
-                  {"percentile_99", kl.percentile_99},
-                  {"percentile_99_9", kl.percentile_99_9},
-                  {"maximum", kl.maximum},
-                  {"same_top", kl.same_top_share},
-                  {"mean_probability_change", kl.mean_probability_change},
-                  {"rms_probability_change", kl.rms_probability_change},
-                  {"reference_perplexity", kl.reference_perplexity}};
+// Of results that are counted one by one: questions and problems.
+template <class Result>
+Figures counted_figures(const std::vector<std::string>& files,
+                        const std::function<std::vector<Result>(const std::string&)>& measure,
+                        Json (*to_json)(std::span<const Result>), std::string (*to_lines)(std::span<const Result>),
+                        std::string (*to_items)(std::span<const Result>, const std::string&)) {
+  Figures figures;
+  std::vector<Result> all;
+  Json each = Json::array();
+  for (const std::string& file : files) {
+    const std::vector<Result> results = measure(file);
+    all.insert(all.end(), results.begin(), results.end());
+    figures.items += to_items(results, file);
+    if (files.size() == 1) continue;
+    each.push_back(Json{{"file", file}});
+    each.back().update(to_json(results));
+    figures.lines += file + "\n" + to_lines(results) + "\n";
   }
-  if (as_json) {
-    std::printf("%s\n", json.dump(2).c_str());
-    return;
+  figures.json = to_json(all);
+  if (files.size() > 1) {
+    figures.json["files"] = each;
+    figures.lines += "all files\n";
   }
-  std::printf("%" PRId64 " documents, %" PRId64 " tokens\n", summary.documents, summary.tokens);
-  std::printf("perplexity  %s   (loss %s, 95 %% interval %s to %s)\n", format_fixed(summary.perplexity, 4).c_str(),
-              format_fixed(loss.value, 4).c_str(), format_fixed(loss.interval.low, 4).c_str(),
-              format_fixed(loss.interval.high, 4).c_str());
-  if (!summary.divergence) return;
-  const DivergenceSummary& kl = *summary.divergence;
-  std::printf("KL          %s   (95 %% interval %s to %s)\n", format_significant(kl.mean, 4).c_str(),
-              format_significant(json["kl"]["interval"][0].get<double>(), 4).c_str(),
-              format_significant(json["kl"]["interval"][1].get<double>(), 4).c_str());
-  std::printf("  median %s, 90 %% %s, 99 %% %s, 99.9 %% %s, max %s\n", format_significant(kl.median, 3).c_str(),
-              format_significant(kl.percentile_90, 3).c_str(), format_significant(kl.percentile_99, 3).c_str(),
-              format_significant(kl.percentile_99_9, 3).c_str(), format_significant(kl.maximum, 3).c_str());
-  std::printf("same top    %s   RMS Δp %s   reference perplexity %s\n", format_percent(kl.same_top_share, 2).c_str(),
-              format_percent(kl.rms_probability_change, 3).c_str(), format_fixed(kl.reference_perplexity, 4).c_str());
+  figures.lines += to_lines(all);
+  return figures;
+}
+
+OpenedModel open_reference(const std::string& path, ModelOptions options, const OpenedModel& opened) {
+  options.adapter.clear();
+  OpenedModel reference = open_model(path, options);
+  if (!same_tokens(opened, reference)) {
+    fail(path, ": its tokenizer gives the ids other meanings than the model's, so their distributions can not be compared; ",
+         "leave out --reference (perplexity per byte and accuracy can be compared), or choose a reference of one family");
+  }
+  return reference;
 }
 
 }  // namespace
@@ -94,38 +100,58 @@ int command_eval(const Arguments& arguments) {
   const auto parsed = parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {
-        options.add_options()("data", "JSONL or .txt file", cxxopts::value<std::string>())(
+        options.add_options()("data", "JSONL or .txt file; may be given several times",
+                              cxxopts::value<std::vector<std::string>>())(
             "reference", "model that KL divergence is measured from", cxxopts::value<std::string>())(
-            "documents", "measure only the first N documents or questions, 0 = all",
-            cxxopts::value<int64_t>()->default_value("0"))(
-            "max-tokens", "longest window of a document", cxxopts::value<int64_t>()->default_value("2048"))(
-            "json", "print JSON");
+            "exact-match", "answer worked problems and match the number")(
+            "max-new", "most tokens of such an answer", cxxopts::value<int64_t>()->default_value("256"))(
+            "items", "file for what was measured of each document or question, as JSON lines",
+            cxxopts::value<std::string>())("json", "print JSON");
+        describe_measure_options(options);
         describe_model_options(options);
         describe_adapter_option(options);
       },
       1, 1);
   if (parsed.helped) return 0;
   if (parsed.options.count("data") == 0) fail_usage("--data is missing\n  usage: ", kHelp.usage);
-  const std::string data = parsed.options["data"].as<std::string>();
+  const auto files = parsed.options["data"].as<std::vector<std::string>>();
   const ModelOptions model_options = read_model_options(parsed.options);
-  const MeasureOptions measure{parsed.options["documents"].as<int64_t>(), parsed.options["max-tokens"].as<int64_t>()};
-  const bool json = parsed.options.count("json") > 0;
+  MeasureOptions measure = read_measure_options(parsed.options);
+  measure.max_new = parsed.options["max-new"].as<int64_t>();
+  const bool exact_match = parsed.options.count("exact-match") > 0;
+  const bool questions = !exact_match && is_multiple_choice_file(files.front());
+  for (const std::string& file : files) {
+    if (!exact_match && is_multiple_choice_file(file) != questions) {
+      fail_usage("--data mixes multiple choice with text: ", files.front(), " and ", file);
+    }
+  }
 
   const std::string& path = parsed.positional[0];
   OpenedModel opened = open_model(path, model_options);
   opened.require_tokenizer(path);
-  if (is_multiple_choice_file(data)) {
-    print_choices(summarize(measure_questions(opened, data, measure)), json);
-    return 0;
+  std::vector<DataWarning> warnings;
+  for (const std::string& file : files) {
+    for (DataWarning& warning : check_data(file, measure)) warnings.push_back(std::move(warning));
   }
-  std::optional<OpenedModel> reference;
-  if (parsed.options.count("reference") > 0) {
-    ModelOptions reference_options = model_options;
-    reference_options.adapter.clear();
-    reference = open_model(parsed.options["reference"].as<std::string>(), reference_options);
+  Figures figures;
+  if (exact_match) {
+    figures = counted_figures<ProblemResult>(
+        files, [&](const std::string& file) { return measure_problems(opened, file, measure); }, problem_json,
+        problem_lines, problem_items);
+  } else if (questions) {
+    figures = counted_figures<ChoiceResult>(
+        files, [&](const std::string& file) { return measure_questions(opened, file, measure); }, choice_json,
+        choice_lines, choice_items);
+  } else {
+    std::optional<OpenedModel> reference;
+    if (parsed.options.count("reference") > 0) {
+      reference = open_reference(parsed.options["reference"].as<std::string>(), model_options, opened);
+    }
+    figures = text_figures(opened, reference ? &*reference : nullptr, files, measure, warnings);
   }
-  const auto documents = load_documents(opened, data, measure);
-  print_text(measure_documents(opened, reference ? &*reference : nullptr, documents, measure), json);
+  if (!warnings.empty()) figures.json["warnings"] = warnings_json(warnings);
+  if (parsed.options.count("items") > 0) write_file(parsed.options["items"].as<std::string>(), figures.items);
+  std::printf("%s", parsed.options.count("json") > 0 ? (figures.json.dump(2) + "\n").c_str() : figures.lines.c_str());
   return 0;
 }
 

@@ -1,71 +1,14 @@
 #include "data/dataset.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "data/data_lines.h"
 #include "data/record.h"
-#include "data/utf8.h"
 
 namespace qat {
 
 namespace {
-
-std::ifstream open_text(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) fail(path.string(), ": is a folder, a data file (.jsonl or .txt) is wanted");
-  std::ifstream in(path, std::ios::binary);
-  if (!in) fail(path.string(), ": cannot be opened; is the path of the data file right?");
-  return in;
-}
-
-// Calls `take(text, line number)` for each line that is not blank; errors get the file and the line in front.
-template <class Take>
-void for_each_line(const std::filesystem::path& path, Take take) {
-  std::ifstream in = open_text(path);
-  int64_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);
-    if (trim_white_space(line).empty()) continue;
-    try {
-      take(line, number);
-    } catch (const Error& error) {
-      throw Error(join(path.string(), ":", number, ": ", error.what()), error.exit_code());
-    }
-  }
-  if (in.bad()) fail(path.string(), ": reading failed after line ", number);
-}
-
-// Documents of a text file are separated by blank lines.
-template <class Take>
-void for_each_document(const std::filesystem::path& path, Take take) {
-  std::ifstream in = open_text(path);
-  std::string document;
-  int64_t number = 0;
-  int64_t start = 0;
-  const auto finish = [&] {
-    if (document.empty()) return;
-    document.pop_back();
-    if (!is_valid_utf8(document)) fail(path.string(), ":", start, ": is not valid UTF-8; save the file as UTF-8");
-    try {
-      take(document, start);
-    } catch (const Error& error) {
-      throw Error(join(path.string(), ":", start, ": ", error.what()), error.exit_code());
-    }
-    document.clear();
-  };
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (trim_white_space(line).empty()) {
-      finish();
-      continue;
-    }
-    if (document.empty()) start = number;
-    document.append(line).append("\n");
-  }
-  finish();
-  if (in.bad()) fail(path.string(), ": reading failed after line ", number);
-}
 
 class ExampleMaker {
  public:
@@ -182,7 +125,7 @@ void for_each_example(const std::filesystem::path& path, const Tokenizer& tokeni
     take(std::move(example));
   };
   if (path.extension() == ".txt") {
-    for_each_document(path, [&](const std::string& text, int64_t line) { take_record(TextRecord{text}, line); });
+    for_each_paragraph(path, [&](const std::string& text, int64_t line) { take_record(TextRecord{text}, line); });
   } else {
     for_each_line(path,
                   [&](const std::string& text, int64_t line) { take_record(read_record(parse_line(text)), line); });
@@ -210,26 +153,6 @@ std::vector<int32_t> tokenize_prompt(const Tokenizer& tokenizer, const std::stri
   const int32_t bos = tokenizer.require_id("<bos>");
   if (ids.empty() || ids.front() != bos) ids.insert(ids.begin(), bos);
   return ids;
-}
-
-bool is_multiple_choice_file(const std::filesystem::path& path) {
-  if (path.extension() == ".txt") return false;
-  std::ifstream in = open_text(path);
-  std::string line;
-  while (std::getline(in, line) && trim_white_space(line).empty()) {
-  }
-  const auto parsed = nlohmann::json::parse(line, nullptr, false);
-  return parsed.is_object() && (parsed.contains("choices") || parsed.contains("endings"));
-}
-
-std::vector<MultipleChoiceQuestion> load_multiple_choice(const std::filesystem::path& path) {
-  std::vector<MultipleChoiceQuestion> questions;
-  for_each_line(path, [&](const std::string& text, int64_t line) {
-    questions.push_back(read_multiple_choice(parse_line(text)));
-    questions.back().line = line;
-  });
-  if (questions.empty()) fail(path.string(), ": has no questions; one JSON object per line is wanted");
-  return questions;
 }
 
 }  // namespace qat

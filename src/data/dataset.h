@@ -46,16 +46,4 @@ std::vector<Example> load_examples(const std::filesystem::path& path, const Toke
 std::vector<int32_t> tokenize_prompt(const Tokenizer& tokenizer, const std::string& prompt,
                                      const std::optional<ChatTemplate>& chat_template, const RenderOptions& render);
 
-// {"question" | "query" | "ctx", "choices" | "endings", "answer" | "label" | "gold": index, letter or numeric text}.
-struct MultipleChoiceQuestion {
-  std::string question;
-  std::vector<std::string> choices;  // two or more
-  int64_t answer = 0;                // index into choices
-  int64_t line = 0;
-};
-
-// True if the first line of the file has choices or endings.
-bool is_multiple_choice_file(const std::filesystem::path& path);
-std::vector<MultipleChoiceQuestion> load_multiple_choice(const std::filesystem::path& path);
-
 }  // namespace qat

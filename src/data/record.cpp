@@ -1,10 +1,11 @@
 #include "data/record.h"
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "data/question.h"
+#include "data/record_fields.h"
 #include "data/utf8.h"
 
 namespace qat {
@@ -12,21 +13,6 @@ namespace qat {
 namespace {
 
 using nlohmann::ordered_json;
-
-bool has(const ordered_json& line, const char* name) { return line.contains(name) && !line[name].is_null(); }
-
-std::string text_of(const ordered_json& line, const char* name) {
-  if (!has(line, name)) fail("the field ", name, " is missing");
-  const ordered_json& value = line[name];
-  if (!value.is_string()) fail(name, " is ", value.type_name(), ", text is wanted");
-  return value.get<std::string>();
-}
-
-std::string filled_text(const ordered_json& line, const char* name) {
-  std::string text = text_of(line, name);
-  if (trim_white_space(text).empty()) fail(name, " is empty");
-  return text;
-}
 
 std::string sharegpt_role(const std::string& from) {
   if (from == "human" || from == "user") return "user";
@@ -70,51 +56,7 @@ PromptRecord alpaca_record(const ordered_json& line) {
   return record;
 }
 
-bool is_multiple_choice(const ordered_json& line) { return has(line, "choices") || has(line, "endings"); }
-
-const char* first_of(const ordered_json& line, std::initializer_list<const char*> names) {
-  for (const char* name : names) {
-    if (has(line, name)) return name;
-  }
-  std::string wanted;
-  for (const char* name : names) wanted += (wanted.empty() ? "" : ", ") + std::string(name);
-  fail("none of the fields ", wanted, " is there");
-}
-
-int64_t answer_index(const ordered_json& answer, size_t choices) {
-  int64_t index = -1;
-  if (answer.is_number_integer()) {
-    index = answer.get<int64_t>();
-  } else if (answer.is_string()) {
-    const auto text = std::string(trim_white_space(answer.get<std::string>()));
-    if (text.size() == 1 && ((text[0] >= 'A' && text[0] <= 'Z') || (text[0] >= 'a' && text[0] <= 'z'))) {
-      index = (text[0] | 0x20) - 'a';
-    } else {
-      const auto read = std::from_chars(text.data(), text.data() + text.size(), index);
-      if (read.ec != std::errc() || read.ptr != text.data() + text.size()) index = -1;
-    }
-  }
-  if (index < 0 || index >= static_cast<int64_t>(choices)) {
-    fail("the answer is ", answer.dump(), "; an index from 0 to ", choices - 1, ", or a letter, is wanted");
-  }
-  return index;
-}
-
 }  // namespace
-
-ordered_json parse_line(std::string_view line) {
-  if (!is_valid_utf8(line)) fail("is not valid UTF-8; save the file as UTF-8");
-  ordered_json parsed;
-  try {
-    parsed = ordered_json::parse(line.begin(), line.end());
-  } catch (const nlohmann::json::parse_error& error) {
-    fail("is not valid JSON at column ", error.byte, "; one JSON object per line is wanted");
-  } catch (const nlohmann::json::exception& error) {
-    fail("is not valid JSON (", error.what(), ")");
-  }
-  if (!parsed.is_object()) fail("is ", parsed.type_name(), ", one JSON object per line is wanted");
-  return parsed;
-}
 
 Record read_record(const ordered_json& line) {
   if (has(line, "messages") || has(line, "conversations")) {
@@ -124,7 +66,7 @@ Record read_record(const ordered_json& line) {
     check_something_to_learn(conversation);
     return conversation;
   }
-  if (is_multiple_choice(line)) fail("is a multiple-choice question, which is for evaluation only");
+  if (is_multiple_choice_line(line)) fail("is a multiple-choice question, which is for evaluation only");
   if (has(line, "prompt") || has(line, "completion")) return prompt_record(line, "prompt", "completion", false);
   if (has(line, "instruction")) return alpaca_record(line);
   if (has(line, "input") || has(line, "output")) return prompt_record(line, "input", "output", false);
@@ -136,23 +78,6 @@ Record read_record(const ordered_json& line) {
        "]; messages, conversations, prompt and completion, instruction and output, input and output, question and "
        "answer, "
        "or text is wanted");
-}
-
-MultipleChoiceQuestion read_multiple_choice(const ordered_json& line) {
-  MultipleChoiceQuestion question;
-  question.question = filled_text(line, first_of(line, {"question", "query", "ctx"}));
-  const char* name = first_of(line, {"choices", "endings"});
-  const ordered_json& choices = line[name];
-  if (!choices.is_array() || choices.size() < 2)
-    fail(name, " is ", choices.dump(), "; a list of two or more texts is wanted");
-  for (const ordered_json& choice : choices) {
-    if (!choice.is_string() || choice.get_ref<const std::string&>().empty()) {
-      fail(name, " has ", choice.dump(), ", text is wanted");
-    }
-    question.choices.push_back(choice.get<std::string>());
-  }
-  question.answer = answer_index(line[first_of(line, {"answer", "label", "gold"})], question.choices.size());
-  return question;
 }
 
 }  // namespace qat

@@ -5,11 +5,10 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <variant>
 
 #include "data/chat_template.h"
-#include "data/dataset.h"
+#include "data/record_fields.h"
 
 namespace qat {
 
@@ -28,15 +27,10 @@ struct TextRecord {
 
 using Record = std::variant<Conversation, PromptRecord, TextRecord>;
 
-// Parses a line. Throws Error for invalid UTF-8 and JSON (with the column) and for anything but an object.
-nlohmann::ordered_json parse_line(std::string_view line);
-
 // The record of a line for training. Throws Error for a missing or empty field, a wrong type or an unknown role.
 Record read_record(const nlohmann::ordered_json& line);
 
 // `messages` as transformers and OpenAI write them; `tools` may be null or absent (nullptr).
 Conversation read_conversation(const nlohmann::ordered_json& messages, const nlohmann::ordered_json* tools);
-
-MultipleChoiceQuestion read_multiple_choice(const nlohmann::ordered_json& line);
 
 }  // namespace qat

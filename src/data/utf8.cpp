@@ -94,4 +94,17 @@ std::string_view trim_white_space(std::string_view text) {
   return text;
 }
 
+int64_t count_words(std::string_view text) {
+  int64_t words = 0;
+  bool in_word = false;
+  for (size_t i = 0; i < text.size();) {
+    const CodePoint point = code_point_at(text, i);
+    const bool begins = !in_word && !is_white_space(point.value);
+    words += begins ? 1 : 0;
+    in_word = !is_white_space(point.value);
+    i += point.length;
+  }
+  return words;
+}
+
 }  // namespace qat

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -25,5 +26,8 @@ void append_utf8(std::string& text, char32_t value);
 
 // Without leading and trailing white space, as Python's str.strip().
 std::string_view trim_white_space(std::string_view text);
+
+// Words between white space, as many as Python's str.split() gives.
+int64_t count_words(std::string_view text);
 
 }  // namespace qat

@@ -44,7 +44,7 @@ std::vector<GeneratedStep> generate(LanguageModel& model, std::span<const int32_
     steps.push_back({token, top_log_probabilities(logits, options.top)});
     if (options.on_step) options.on_step(steps.back());
     const bool stops = !forced && std::ranges::find(options.stop_tokens, token) != options.stop_tokens.end();
-    if (stops || steps.size() == count) return steps;
+    if (stops || steps.size() == count || (options.stop_when && options.stop_when())) return steps;
     logits = session->append(std::span(&token, 1));
   }
 }

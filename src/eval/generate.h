@@ -24,6 +24,7 @@ struct GenerateOptions {
   // Teacher forcing: these tokens are taken instead of the greedy ones, exactly so many, and no token stops.
   std::vector<int32_t> forced;
   std::function<void(const GeneratedStep&)> on_step;  // for streaming output
+  std::function<bool()> stop_when;                    // asked after each step: true makes it the last
 };
 
 // The steps after `prompt`; a stop token is the last step's token. Throws Error for an empty prompt, a token outside

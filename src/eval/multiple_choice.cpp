@@ -4,8 +4,10 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
+#include "data/dataset.h"
 #include "eval/logits.h"
 
 namespace qat {
@@ -27,7 +29,8 @@ void check_item(const ChoiceItem& item, int64_t vocabulary) {
   };
   check(item.context);
   for (const ChoiceContinuation& choice : item.choices) {
-    QAT_CHECK(!choice.tokens.empty() && choice.characters > 0 && choice.bytes > 0);
+    QAT_CHECK(choice.given >= 0 && choice.given < static_cast<int64_t>(choice.tokens.size()));
+    QAT_CHECK(choice.characters > 0 && choice.bytes > 0);
     check(choice.tokens);
   }
 }
@@ -46,21 +49,23 @@ std::map<std::vector<int32_t>, std::vector<size_t>> choices_by_input(const Choic
 
 std::vector<double> score_choices(LanguageModel& model, const ChoiceItem& item) {
   const auto vocabulary = static_cast<size_t>(model.vocabulary_size());
-  const auto first_row = static_cast<int64_t>(item.context.size()) - 1;
   std::vector<double> scores(item.choices.size(), 0.0);
   for (const auto& [input, choices] : choices_by_input(item)) {
-    size_t row = 0;
+    auto row = input.size();  // of item.choices[…].tokens: the token that the row predicts
+    for (const size_t choice : choices) row = std::min(row, static_cast<size_t>(item.choices[choice].given));
+    const auto first_row = static_cast<int64_t>(item.context.size() + row) - 1;
     model.evaluate(input, first_row, [&](int64_t, std::span<const float> logits) {
       for (size_t offset = 0; offset < logits.size(); offset += vocabulary, ++row) {
         const std::span<const float> values = logits.subspan(offset, vocabulary);
         const double normalisation = log_sum_exp(values);
         for (const size_t choice : choices) {
+          if (static_cast<int64_t>(row) < item.choices[choice].given) continue;
           const auto token = static_cast<size_t>(item.choices[choice].tokens[row]);
           scores[choice] += static_cast<double>(values[token]) - normalisation;
         }
       }
     });
-    QAT_CHECK(row == input.size() - static_cast<size_t>(first_row));
+    QAT_CHECK(row == input.size() + 1 - item.context.size());
   }
   return scores;
 }
@@ -77,12 +82,27 @@ int64_t best_choice(const ChoiceItem& item, const std::vector<double>& scores,
 }
 
 Accuracy count_correct(std::span<const ChoiceResult> results, bool ChoiceResult::*field) {
-  Accuracy accuracy;
-  accuracy.items = static_cast<int64_t>(results.size());
-  for (const ChoiceResult& result : results) accuracy.correct += result.*field ? 1 : 0;
-  if (accuracy.items > 0) accuracy.share = static_cast<double>(accuracy.correct) / static_cast<double>(accuracy.items);
-  accuracy.interval = wilson_interval(accuracy.correct, accuracy.items);
-  return accuracy;
+  int64_t correct = 0;
+  for (const ChoiceResult& result : results) correct += result.*field ? 1 : 0;
+  return accuracy_of(correct, static_cast<int64_t>(results.size()));
+}
+
+// Token ids of a text that the model reads, and of a text after it that is scored.
+std::pair<std::vector<int32_t>, std::vector<int32_t>> read_and_scored(const Tokenizer& tokenizer, std::string text,
+                                                                      const std::string& scored,
+                                                                      const std::optional<ChatTemplate>& chat_template,
+                                                                      const RenderOptions& render) {
+  const bool parse_special = render.parse_special_in_content;
+  if (chat_template) {
+    return {tokenize_prompt(tokenizer, text, chat_template, render), tokenizer.encode(scored, parse_special)};
+  }
+  const size_t end = text.find_last_not_of(' ') == std::string::npos ? 0 : text.find_last_not_of(' ') + 1;
+  const std::string delimiter = text.substr(end) + " ";
+  text.resize(end);
+  const std::vector<int32_t> plain = tokenizer.encode(text, parse_special);
+  const std::vector<int32_t> whole = tokenizer.encode(text + delimiter + scored, parse_special);
+  const auto shared = static_cast<std::ptrdiff_t>(std::min(plain.size(), whole.size()));
+  return {tokenize_prompt(tokenizer, text, chat_template, render), {whole.begin() + shared, whole.end()}};
 }
 
 }  // namespace
@@ -92,31 +112,23 @@ ChoiceItem make_choice_item(const Tokenizer& tokenizer, const MultipleChoiceQues
   ChoiceItem item;
   item.answer = question.answer;
   item.line = question.line;
-  std::string text = question.question;
-  std::string delimiter;
-  if (!chat_template) {
-    const size_t end = text.find_last_not_of(' ') == std::string::npos ? 0 : text.find_last_not_of(' ') + 1;
-    delimiter = text.substr(end) + " ";
-    text.resize(end);
-  }
-  item.context = tokenize_prompt(tokenizer, text, chat_template, render);
-  const bool parse_special = render.parse_special_in_content;
-  const std::vector<int32_t> plain = tokenizer.encode(text, parse_special);
+  const bool has_ending = !question.ending.empty();
   for (const std::string& choice : question.choices) {
-    ChoiceContinuation continuation;
-    if (chat_template) {
-      continuation.tokens = tokenizer.encode(choice, parse_special);
-    } else {
-      const std::vector<int32_t> whole = tokenizer.encode(text + delimiter + choice, parse_special);
-      const size_t shared = std::min(plain.size(), whole.size());
-      continuation.tokens.assign(whole.begin() + static_cast<std::ptrdiff_t>(shared), whole.end());
-    }
-    continuation.characters = count_code_points(choice);
-    continuation.bytes = static_cast<int64_t>(choice.size());
-    if (choice.empty() || continuation.tokens.empty()) {
+    const std::string& read = has_ending ? choice : question.question;
+    const std::string& scored = has_ending ? question.ending : choice;
+    const auto [context, tokens] = read_and_scored(tokenizer, question.preface + read, scored, chat_template, render);
+    if (choice.empty() || tokens.empty()) {
       fail("line ", question.line, " of the data has the choice \"", choice,
            "\", which adds no token to the question: give every choice some text");
     }
+    ChoiceContinuation continuation;
+    continuation.characters = count_code_points(choice);
+    continuation.bytes = static_cast<int64_t>(choice.size());
+    // Choices that are read have only BOS in common.
+    item.context = has_ending ? std::vector<int32_t>{context.front()} : context;
+    continuation.tokens.assign(context.begin() + static_cast<std::ptrdiff_t>(item.context.size()), context.end());
+    continuation.given = static_cast<int64_t>(continuation.tokens.size());
+    continuation.tokens.insert(continuation.tokens.end(), tokens.begin(), tokens.end());
     item.choices.push_back(std::move(continuation));
   }
   return item;
@@ -130,6 +142,7 @@ std::vector<ChoiceResult> measure_choices(LanguageModel& model, std::span<const 
     check_item(item, model.vocabulary_size());
     ChoiceResult result;
     result.line = item.line;
+    result.answer = item.answer;
     result.log_likelihoods = score_choices(model, item);
     if (!std::ranges::all_of(result.log_likelihoods, [](double score) { return std::isfinite(score); })) {
       fail("the model's logits for line ", item.line,
@@ -146,6 +159,12 @@ std::vector<ChoiceResult> measure_choices(LanguageModel& model, std::span<const 
     if (on_progress) on_progress(static_cast<int64_t>(results.size()), static_cast<int64_t>(items.size()));
   }
   return results;
+}
+
+Accuracy accuracy_of(int64_t correct, int64_t items) {
+  Accuracy accuracy{correct, items, 0, wilson_interval(correct, items)};
+  if (items > 0) accuracy.share = static_cast<double>(correct) / static_cast<double>(items);
+  return accuracy;
 }
 
 ChoiceSummary summarize(std::span<const ChoiceResult> results) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "data/chat_template.h"
-#include "data/dataset.h"
+#include "data/question.h"
 #include "data/tokenizer.h"
 #include "eval/statistics.h"
 #include "gemma4/language_model.h"
@@ -17,7 +17,8 @@
 namespace qat {
 
 struct ChoiceContinuation {
-  std::vector<int32_t> tokens;  // at least one
+  std::vector<int32_t> tokens;  // at least one that is scored
+  int64_t given = 0;            // so many of them come first and are read, not scored
   int64_t characters = 1;       // code points and bytes of the choice without its leading delimiter
   int64_t bytes = 1;
 };
@@ -30,15 +31,17 @@ struct ChoiceItem {
   int64_t line = 0;    // of the data file
 };
 
-// Without a chat template: BOS, the question, a space and the choice; trailing spaces of the question move to the
-// choice. With one: the question is the user's turn and the choice begins the answer without a delimiter. Question and
-// choice are tokenized as one text, and what exceeds the question's own tokens is the continuation. Throws Error with
-// the line for an empty choice.
+// Without a chat template: BOS, the preface, the question, a space and the choice; trailing spaces of the question move
+// to the choice. With one: preface and question are the user's turn and the choice begins the answer without a
+// delimiter. Question and choice are tokenized as one text, and what exceeds the question's own tokens is the
+// continuation. Of a question with an ending, the choice takes the question's place and the ending the choice's. Throws
+// Error with the line for an empty choice.
 ChoiceItem make_choice_item(const Tokenizer& tokenizer, const MultipleChoiceQuestion& question,
                             const std::optional<ChatTemplate>& chat_template, const RenderOptions& render);
 
 struct ChoiceResult {
   int64_t line = 0;
+  int64_t answer = 0;
   std::vector<double> log_likelihoods;  // per choice
   int64_t chosen = 0;                   // by log-likelihood; ties: the first
   int64_t chosen_by_characters = 0;
@@ -58,6 +61,7 @@ struct Accuracy {
   double share = 0;
   Interval interval;  // Wilson, 95 %
 };
+Accuracy accuracy_of(int64_t correct, int64_t items);
 
 struct ChoiceSummary {
   Accuracy accuracy;                // acc

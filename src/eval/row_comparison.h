@@ -6,12 +6,13 @@
 
 namespace qat {
 
-// Measures of one position, in nats. Not finite if a row is not.
+// Measures of one position, in nats. The likelihoods are not finite if a row is not.
 struct TokenMeasures {
   double negative_log_likelihood = 0;
   double reference_negative_log_likelihood = 0;
-  double divergence = 0;  // KL(reference || model)
-  double probability_change = 0;
+  double divergence = 0;          // KL(reference || model)
+  double reverse_divergence = 0;  // KL(model || reference); infinite where only the model gives a token a chance
+  double probability_change = 0;  // of the correct token: model - reference
   bool same_top = false;
 };
 

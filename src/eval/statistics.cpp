@@ -30,22 +30,16 @@ double sorted_quantile(std::span<const double> sorted, double probability) {
   const auto below = static_cast<size_t>(position);
   const size_t above = std::min(below + 1, sorted.size() - 1);
   const double fraction = position - static_cast<double>(below);
-  // Without the early return an infinite neighbour would turn 0 * infinity into NaN.
-  if (fraction == 0) return sorted[below];
+  // Without the early return an infinite neighbour would turn 0 * infinity or infinity - infinity into NaN.
+  if (fraction == 0 || sorted[below] == sorted[above]) return sorted[below];
   return sorted[below] + fraction * (sorted[above] - sorted[below]);
 }
 
-Estimate bootstrap(std::span<const std::span<const double>> columns, const StatisticOfSums& statistic,
-                   const BootstrapOptions& options) {
+std::vector<double> bootstrap_replicates(std::span<const std::span<const double>> columns,
+                                         const StatisticOfSums& statistic, const BootstrapOptions& options) {
   check_columns(columns);
   const size_t documents = columns.front().size();
   std::vector<double> sums(columns.size(), 0.0);
-  for (size_t c = 0; c < columns.size(); ++c) {
-    for (const double value : columns[c]) sums[c] += value;
-  }
-  Estimate estimate;
-  estimate.value = statistic(sums);
-
   SplitMix64 random(options.seed);
   std::vector<double> replicates;
   replicates.reserve(static_cast<size_t>(options.resamples));
@@ -58,13 +52,26 @@ Estimate bootstrap(std::span<const std::span<const double>> columns, const Stati
     const double value = statistic(sums);
     if (!std::isnan(value)) replicates.push_back(value);
   }
-  if (replicates.empty()) {
-    estimate.interval = {estimate.value, estimate.value};
-    return estimate;
-  }
   std::ranges::sort(replicates);
-  const double tail = (1 - options.confidence) / 2;
-  estimate.interval = {sorted_quantile(replicates, tail), sorted_quantile(replicates, 1 - tail)};
+  return replicates;
+}
+
+Interval percentile_interval(std::span<const double> replicates, double confidence) {
+  const double tail = (1 - confidence) / 2;
+  return {sorted_quantile(replicates, tail), sorted_quantile(replicates, 1 - tail)};
+}
+
+Estimate bootstrap(std::span<const std::span<const double>> columns, const StatisticOfSums& statistic,
+                   const BootstrapOptions& options) {
+  const std::vector<double> replicates = bootstrap_replicates(columns, statistic, options);
+  std::vector<double> sums(columns.size(), 0.0);
+  for (size_t c = 0; c < columns.size(); ++c) {
+    for (const double value : columns[c]) sums[c] += value;
+  }
+  Estimate estimate;
+  estimate.value = statistic(sums);
+  estimate.interval = replicates.empty() ? Interval{estimate.value, estimate.value}
+                                         : percentile_interval(replicates, options.confidence);
   return estimate;
 }
 
@@ -86,7 +93,8 @@ Recovery recovery_fraction(std::span<const double> ptq, std::span<const double> 
                            std::span<const double> weights, const BootstrapOptions& options) {
   Recovery recovery;
   recovery.gap = bootstrap_difference(ptq, baseline, weights, options);
-  if (!recovery.gap.interval.excludes(0.0)) return recovery;
+  const auto measured = std::ranges::count_if(weights, [](double weight) { return weight > 0; });
+  if (recovery.gap.interval.low <= 0 || measured < kFewestDocuments) return recovery;
   const std::span<const double> columns[] = {ptq, qat, baseline};
   recovery.fraction = bootstrap(
       columns, [](std::span<const double> sums) { return (sums[0] - sums[1]) / (sums[0] - sums[2]); }, options);
@@ -96,7 +104,6 @@ Recovery recovery_fraction(std::span<const double> ptq, std::span<const double> 
 Interval wilson_interval(int64_t successes, int64_t trials) {
   QAT_CHECK(successes >= 0 && successes <= trials);
   if (trials == 0) return {0, 1};
-  constexpr double kNormalQuantile = 1.959963984540054;  // of 0.975
   constexpr double kSquared = kNormalQuantile * kNormalQuantile;
   const auto n = static_cast<double>(trials);
   const double share = static_cast<double>(successes) / n;

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "eval/row_comparison.h"
-#include "eval/statistics.h"
+#include "eval/text_units.h"
 
 namespace qat {
 namespace {
@@ -90,6 +90,11 @@ class TextMeasurer {
   void add(const Example& document) {
     check(document);
     measures_.documents.push_back({.line = document.line});
+    if (options_.tokenizer != nullptr) {
+      const TextUnits units = counted_units(*options_.tokenizer, document);
+      measures_.documents.back().words = units.words;
+      measures_.documents.back().bytes = units.bytes;
+    }
     const size_t bytes_per_row = vocabulary_ * sizeof(float);
     const size_t rows_held = std::max<size_t>(static_cast<size_t>(options_.reference_bytes) / bytes_per_row, 1);
     for (const Window& window : cut_into_windows(document, options_.max_tokens)) {
@@ -153,10 +158,13 @@ class TextMeasurer {
     if (!reference_) return;
     document.reference_negative_log_likelihood += token.reference_negative_log_likelihood;
     document.divergence += token.divergence;
+    document.reverse_divergence += token.reverse_divergence;
     document.same_top += token.same_top ? 1.0 : 0.0;
     document.probability_change += token.probability_change;
     document.probability_change_squared += token.probability_change * token.probability_change;
-    measures_.token_divergences.push_back(token.divergence);
+    measures_.divergences.add(token.divergence);
+    measures_.reverse_divergences.add(token.reverse_divergence);
+    measures_.probability_changes.add(token.probability_change);
   }
 
   LanguageModel& model_;
@@ -183,57 +191,6 @@ TextMeasures measure_text(LanguageModel& model, LanguageModel* reference, std::s
          " documents: a document needs at least one token after <bos> that the loss counts (for chats: an answer)");
   }
   return measures;
-}
-
-TextSummary summarize(const TextMeasures& measures) {
-  DocumentMeasures total;
-  TextSummary summary;
-  for (const DocumentMeasures& document : measures.documents) {
-    summary.documents += document.tokens > 0 ? 1 : 0;
-    total.tokens += document.tokens;
-    total.negative_log_likelihood += document.negative_log_likelihood;
-    total.reference_negative_log_likelihood += document.reference_negative_log_likelihood;
-    total.divergence += document.divergence;
-    total.same_top += document.same_top;
-    total.probability_change += document.probability_change;
-    total.probability_change_squared += document.probability_change_squared;
-  }
-  QAT_CHECK(total.tokens > 0);
-  const auto tokens = static_cast<double>(total.tokens);
-  summary.tokens = total.tokens;
-  summary.mean_negative_log_likelihood = total.negative_log_likelihood / tokens;
-  summary.perplexity = std::exp(summary.mean_negative_log_likelihood);
-  if (measures.token_divergences.empty()) return summary;
-
-  std::vector<double> sorted = measures.token_divergences;
-  std::ranges::sort(sorted);
-  summary.divergence = DivergenceSummary{
-      .mean = total.divergence / tokens,
-      .median = sorted_quantile(sorted, 0.5),
-      .percentile_90 = sorted_quantile(sorted, 0.9),
-      .percentile_99 = sorted_quantile(sorted, 0.99),
-      .percentile_99_9 = sorted_quantile(sorted, 0.999),
-      .maximum = sorted.back(),
-      .same_top_share = total.same_top / tokens,
-      .mean_probability_change = total.probability_change / tokens,
-      .rms_probability_change = std::sqrt(total.probability_change_squared / tokens),
-      .reference_perplexity = std::exp(total.reference_negative_log_likelihood / tokens),
-  };
-  return summary;
-}
-
-std::vector<double> column(const TextMeasures& measures, double DocumentMeasures::*field) {
-  std::vector<double> values;
-  values.reserve(measures.documents.size());
-  for (const DocumentMeasures& document : measures.documents) values.push_back(document.*field);
-  return values;
-}
-
-std::vector<double> token_column(const TextMeasures& measures) {
-  std::vector<double> values;
-  values.reserve(measures.documents.size());
-  for (const DocumentMeasures& document : measures.documents) values.push_back(static_cast<double>(document.tokens));
-  return values;
 }
 
 }  // namespace qat

@@ -4,11 +4,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/tokenizer.h"
+#include "eval/distribution.h"
 #include "gemma4/language_model.h"
 
 namespace qat {
@@ -20,17 +21,22 @@ struct TextOptions {
   // Most bytes of reference logits held at a time. A document whose counted positions need more is measured in pieces,
   // each of which computes the layers (not the head) of all positions before it again.
   int64_t reference_bytes = int64_t{1} << 30;
+  const Tokenizer* tokenizer = nullptr;                          // counts words and bytes, if there is one
   int threads = 0;                                               // for comparing rows; 0: as many as the machine has
   std::function<void(int64_t done, int64_t total)> on_progress;  // documents
 };
 
-// Sums over the counted tokens of one document, in nats. The fields about a reference stay 0 without one.
+// Sums over the counted tokens of one document, in nats. The fields about a reference stay 0 without one, words and
+// bytes without a tokenizer.
 struct DocumentMeasures {
   int64_t line = 0;  // of the data file
   int64_t tokens = 0;
+  int64_t words = 0;
+  int64_t bytes = 0;
   double negative_log_likelihood = 0;
   double reference_negative_log_likelihood = 0;
   double divergence = 0;          // KL(reference || model)
+  double reverse_divergence = 0;  // KL(model || reference)
   double same_top = 0;            // positions where both have the same most likely token
   double probability_change = 0;  // of the correct token: model - reference
   double probability_change_squared = 0;
@@ -38,41 +44,15 @@ struct DocumentMeasures {
 
 struct TextMeasures {
   std::vector<DocumentMeasures> documents;  // as the examples; documents without counted tokens have tokens = 0
-  std::vector<double> token_divergences;    // in order of position; empty without a reference
+  // Per counted token; empty without a reference.
+  Distribution divergences;
+  Distribution reverse_divergences;
+  Distribution probability_changes;
 };
 
 // Measures `model` on every token i > 0 with trained[i] set. `reference` may be null. Throws Error for tokens outside
 // the vocabulary, vocabularies that differ, logits that are not finite, and examples without any counted token.
 TextMeasures measure_text(LanguageModel& model, LanguageModel* reference, std::span<const Example> documents,
                           const TextOptions& options);
-
-// What llama-perplexity --kl-divergence prints, per token.
-struct DivergenceSummary {
-  double mean = 0;
-  double median = 0;
-  double percentile_90 = 0;
-  double percentile_99 = 0;
-  double percentile_99_9 = 0;
-  double maximum = 0;
-  double same_top_share = 0;
-  double mean_probability_change = 0;
-  double rms_probability_change = 0;
-  double reference_perplexity = 0;
-};
-
-struct TextSummary {
-  int64_t documents = 0;  // with counted tokens
-  int64_t tokens = 0;
-  double mean_negative_log_likelihood = 0;
-  double perplexity = 0;
-  std::optional<DivergenceSummary> divergence;
-};
-
-TextSummary summarize(const TextMeasures& measures);
-
-// One number per document, for eval/statistics.h: column(measures, &DocumentMeasures::divergence).
-std::vector<double> column(const TextMeasures& measures, double DocumentMeasures::*field);
-// Counted tokens per document: the weights of those columns.
-std::vector<double> token_column(const TextMeasures& measures);
 
 }  // namespace qat

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/output_file.h"
+#include "data/question.h"
 #include "data/small_tokenizer.h"
 #include "support/expect_error.h"
 #include "support/temporary_folder.h"

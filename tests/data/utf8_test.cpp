@@ -24,6 +24,14 @@ TEST(Utf8, SurrogatesAreInvalid) {
   EXPECT_FALSE(is_valid_utf8(text));
 }
 
+// Python: len(text.split()).
+TEST(Utf8, CountsWordsAsPython) {
+  EXPECT_EQ(count_words(""), 0);
+  EXPECT_EQ(count_words(" \n "), 0);
+  EXPECT_EQ(count_words("one"), 1);
+  EXPECT_EQ(count_words("  a\tb \u00a0c\u3000\u4f60\u597d\u2028d\u200be "), 5);
+}
+
 TEST(Utf8, TrimTakesUnicodeWhiteSpace) {
   EXPECT_EQ(trim_white_space("\u00a0\u3000\n a b \x1f\u2028\u0085"), "a b");
   EXPECT_EQ(trim_white_space("\u200b"), "\u200b");  // a zero-width space is none to Python either

@@ -4,6 +4,7 @@
 usage: command_line_test.py GEMMA_QAT_PROGRAM SOURCE_FOLDER
 """
 import json
+import math
 import os
 import pathlib
 import resource
@@ -290,6 +291,110 @@ class Journey(unittest.TestCase):
         result = json.loads(process.stdout)
         self.assertGreater(result["perplexity"], 1)
         self.assertLess(abs(result["kl"]["mean"]), 1.0)
+        self.assertLess(abs(result["reverse_kl"]["mean"]), 1.0)
+        self.assertAlmostEqual(result["bits_per_byte"], math.log2(result["byte_perplexity"]), places=9)
+        self.assertEqual([warning["name"] for warning in result["warnings"]], ["few-documents"])
+
+    def test_eval_takes_several_files_and_keeps_items(self):
+        other = self.folder / "other.txt"
+        other.write_text("Quite another text.\n")
+        items = self.folder / "documents.jsonl"
+        process = run("eval", self.checkpoint, "--data", self.data, "--data", other, "--documents", 40, "--reference", self.gguf,
+                      "--items", items, "--json")
+        self.expect(process, DONE)
+        result = json.loads(process.stdout)
+        self.assertEqual([entry["documents"] for entry in result["files"]], [40, 1])
+        self.assertEqual(result["documents"], 41)
+        lines = [json.loads(line) for line in items.read_text().splitlines()]
+        self.assertEqual([line["line"] for line in lines if line["file"] == str(other)], [1])
+        loss = sum(line["loss"] * line["tokens"] for line in lines) / sum(line["tokens"] for line in lines)
+        self.assertAlmostEqual(loss, result["loss"], places=9)
+        self.expect(run("eval", self.checkpoint, "--data", self.data, "--data", other, "--documents", 3), DONE, "all files", "bits per byte")
+
+    def test_data_that_were_trained_on_are_named(self):
+        process = run("eval", self.checkpoint, "--data", self.data, "--documents", 2, "--training-data", self.data)
+        self.expect(process, DONE, "warning (contamination): 108 of 108 documents")
+        clean = self.folder / "clean.jsonl"
+        clean.write_text(json.dumps({"text": "nothing that was trained on"}) + "\n")
+        self.assertNotIn("contamination", run("eval", self.checkpoint, "--data", clean, "--training-data", self.data).stderr)
+        clean.write_text((json.dumps({"text": "twice the same"}) + "\n") * 2)
+        self.expect(run("eval", self.checkpoint, "--data", clean), DONE, "warning (duplicate-items): 1 documents")
+        self.expect(run("eval", self.checkpoint, "--data", clean, "--training-data", self.folder / "none"), FAILED, "cannot be opened")
+
+    def questions(self, shape, count):
+        lines = []
+        for i in range(count):
+            lines.append({
+                "plain": {"question": f"{i} plus 1 is", "choices": ["one", "two", "three"], "answer": i % 3},
+                "hellaswag": {"activity_label": "Sums", "ctx_a": f"He adds {i}.", "ctx_b": "he", "endings": ["stops.", "goes on."], "label": str(i % 2)},
+                "arc": {"question": f"{i} plus 1?", "choices": {"text": ["a", "bb"], "label": ["1", "2"]}, "answerKey": "12"[i % 2]},
+                "mmlu": {"question": f"{i} plus 1?", "subject": "sums", "choices": ["1", "2", "3", "4"], "answer": i % 4},
+                "winogrande": {"sentence": f"{i} is less than the _ which is more.", "option1": "sum", "option2": "part", "answer": "12"[i % 2]},
+                "piqa": {"goal": f"Add {i}.", "sol1": "Use fingers.", "sol2": "Use a pan.", "label": i % 2},
+            }[shape])
+        file = self.folder / f"{shape}.{count}.jsonl"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return file
+
+    def test_eval_scores_questions_of_every_shape(self):
+        for shape in ("plain", "hellaswag", "arc", "mmlu", "winogrande", "piqa"):
+            items = self.folder / f"{shape}.items.jsonl"
+            data, examples = self.questions(shape, 6), self.questions(shape, 9)
+            process = run("eval", self.gguf, "--data", data, "--few-shot", 2, "--few-shot-data", examples, "--items", items, "--json")
+            self.expect(process, DONE)
+            result = json.loads(process.stdout)
+            answers = [json.loads(line) for line in items.read_text().splitlines()]
+            self.assertEqual([answer["line"] for answer in answers], [1, 2, 3, 4, 5, 6])
+            for answer in answers:
+                self.assertEqual(answer["acc"]["choice"], max(range(len(answer["log_likelihoods"])), key=answer["log_likelihoods"].__getitem__))
+            self.assertEqual(result["accuracy"]["correct"], sum(answer["acc"]["correct"] for answer in answers))
+        data = self.questions("plain", 4)
+        self.expect(run("eval", self.gguf, "--data", data, "--few-shot", 2), USAGE, "--few-shot-data")
+        self.expect(run("eval", self.gguf, "--data", data, "--few-shot", 9, "--few-shot-data", data), FAILED, "9 solved examples")
+        self.expect(run("eval", self.gguf, "--data", data, "--data", self.data), USAGE, "mixes multiple choice with text")
+        data.write_text("".join(json.dumps({"question": f"{i}?", "choices": ["a", "b"], "answer": 0}) + "\n" for i in range(3)))
+        self.expect(run("eval", self.gguf, "--data", data), DONE, "warning (one-class)", "acc_norm")
+        data.write_text(json.dumps({"question": "?", "choices": ["a", "b"], "answer": 2}) + "\n")
+        self.expect(run("eval", self.gguf, "--data", data), FAILED, "the answer is 2")
+
+    def test_eval_matches_generated_numbers(self):
+        data = self.folder / "problems.jsonl"
+        data.write_text("".join(json.dumps({"question": f"{i} plus 1?", "answer": f"It is {i + 1}.\n#### {i + 1}"}) + "\n" for i in range(4)))
+        items = self.folder / "problems.items.jsonl"
+        process = run("eval", self.gguf, "--data", data, "--exact-match", "--max-new", 6, "--few-shot", 2, "--few-shot-data", data,
+                      "--items", items, "--json")
+        self.expect(process, DONE)
+        self.assertEqual(json.loads(process.stdout)["strict_match"]["items"], 4)
+        self.assertEqual(len(items.read_text().splitlines()), 4)
+        self.expect(run("eval", self.gguf, "--data", self.data, "--exact-match"), FAILED, "question is missing")
+
+    def test_compare_says_what_can_be_said(self):
+        rtn = self.folder / "compared-rtn"
+        self.expect(run("quantize", "--model", self.checkpoint, "--plan", "q4_0", "--out", rtn), DONE)
+        report = self.folder / "comparison.html"
+        models = [f"BF16={self.checkpoint}", f"RTN={rtn}", f"FILE={self.gguf}"]
+        options = ["--data", self.data, "--documents", 40, "--questions", self.questions("plain", 12), "--prompts", 2, "--max-new", 4]
+        process = run("compare", *models, *options, "--report", report)
+        self.expect(process, DONE, "KL to BF16", "greedy agreement", "RMS Δp", "right → wrong", "FILE against RTN", "p (Holm)", "lost by RTN")
+        self.assertIn("What can be said", report.read_text())
+        result = json.loads(run("compare", *models, *options, "--training-data", self.data, "--json").stdout)
+        self.assertEqual([model["name"] for model in result["models"]], ["BF16", "RTN", "FILE"])
+        self.assertEqual([line["measure"] for line in result["verdicts"]], ["KL", "loss", "accuracy"])
+        self.assertIn("contamination", [warning["name"] for warning in result["warnings"]])
+
+    def test_models_with_other_tokenizers_are_compared_by_their_answers(self):
+        other = self.copy_checkpoint("other-tokenizer")
+        tokenizer = json.loads((other / "tokenizer.json").read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["a"], vocabulary["e"] = vocabulary["e"], vocabulary["a"]
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.expect(run("eval", other, "--data", self.data, "--documents", 2, "--reference", self.checkpoint), FAILED, "its tokenizer", "per byte")
+        process = run("compare", f"ONE={self.checkpoint}", f"OTHER={other}", "--data", self.data, "--documents", 3,
+                      "--questions", self.questions("plain", 6), "--json")
+        self.expect(process, DONE, "warning (own-tokenizer)")
+        result = json.loads(process.stdout)
+        self.assertEqual([line["measure"] for line in result["verdicts"]], ["accuracy"])
+        self.assertNotIn("kl", result["models"][1]["text"])
 
     def test_inspect_and_configs(self):
         self.expect(run("inspect", self.checkpoint), DONE, "q4_0", "plan q4_0")

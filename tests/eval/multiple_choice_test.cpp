@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "data/dataset.h"
 #include "data/small_tokenizer.h"
 #include "eval/table_model.h"
 #include "support/expect_error.h"
@@ -24,7 +25,7 @@ TEST(MultipleChoice, SumsTheContinuationsLogProbabilities) {
   TableModel table = model();
   ChoiceItem item;
   item.context = {3, 0};
-  item.choices = {{{1}, 1, 1}, {{2, 2, 2}, 5, 6}, {{1, 3}, 2, 2}};
+  item.choices = {{{1}, 0, 1, 1}, {{2, 2, 2}, 0, 5, 6}, {{1, 3}, 0, 2, 2}};
   item.answer = 1;
   item.line = 7;
   const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
@@ -47,7 +48,7 @@ TEST(MultipleChoice, CharactersAndBytesAreDifferentLengths) {
   ChoiceItem item;
   item.context = {0};
   // log 0.6 = -0.511, log 0.2 = -1.609: per character -0.511, -0.536; per byte -0.511, -0.268.
-  item.choices = {{{1}, 1, 1}, {{2}, 3, 6}};
+  item.choices = {{{1}, 0, 1, 1}, {{2}, 0, 3, 6}};
   const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
   EXPECT_EQ(results[0].chosen_by_characters, 0);
   EXPECT_EQ(results[0].chosen_by_bytes, 1);
@@ -57,7 +58,7 @@ TEST(MultipleChoice, TheFirstOfEqualChoicesWinsAndLettersShareOnePass) {
   TableModel table = model();
   ChoiceItem item;
   item.context = {1};
-  item.choices = {{{3}, 1, 1}, {{0}, 1, 1}, {{1}, 1, 1}};
+  item.choices = {{{3}, 0, 1, 1}, {{0}, 0, 1, 1}, {{1}, 0, 1, 1}};
   item.answer = 1;
   const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
   EXPECT_EQ(results[0].chosen, 1);
@@ -86,9 +87,18 @@ TEST(MultipleChoice, RefusesTokensOutsideTheVocabulary) {
   TableModel table = model();
   ChoiceItem item;
   item.context = {0};
-  item.choices = {{{4}, 1, 1}};
+  item.choices = {{{4}, 0, 1, 1}};
   item.line = 12;
   expect_error([&] { measure_choices(table, std::vector<ChoiceItem>{item}); }, {"line 12", "token 4", "0 to 3"});
+}
+
+TEST(MultipleChoice, RefusesLogitsThatAreNotFinite) {
+  TableModel broken({{0.5, std::nan("")}, {0.5, 0.5}});
+  ChoiceItem item;
+  item.context = {0};
+  item.choices = {{{0}, 0, 1, 1}, {{1}, 0, 1, 1}};
+  item.line = 12;
+  expect_error([&] { measure_choices(broken, std::vector<ChoiceItem>{item}); }, {"line 12", "not finite"});
 }
 
 MultipleChoiceQuestion question(std::string text, std::vector<std::string> choices) {
@@ -133,6 +143,39 @@ TEST(ChoiceItem, AChatAsksInTheUsersTurnAndAnswersWithoutDelimiter) {
   const ChoiceItem item = make_choice_item(tokenizer, question("Which?", {"no", "yes"}), chat_template, {});
   EXPECT_EQ(item.context, tokenize_prompt(tokenizer, "Which?", chat_template, {}));
   EXPECT_EQ(item.choices[1].tokens, tokenizer.encode("yes"));
+}
+
+// Of WinoGrande: the first four tokens of the second choice are read, and only its last two scored.
+TEST(MultipleChoice, GivenTokensAreReadNotScored) {
+  TableModel table = model();
+  ChoiceItem item;
+  item.context = {0};
+  item.choices = {{{3, 1, 2}, 2, 1, 1}, {{3, 0, 1, 2, 2, 3}, 4, 1, 1}};
+  const auto results = measure_choices(table, std::vector<ChoiceItem>{item});
+  EXPECT_NEAR(results[0].log_likelihoods[0], std::log(0.3), 1e-6);
+  EXPECT_NEAR(results[0].log_likelihoods[1], std::log(0.7 * 0.1), 1e-6);
+  EXPECT_EQ(table.rows_computed, 3);  // no logits of what is only read
+}
+
+TEST(ChoiceItem, AnEndingIsScoredAfterEachChoice) {
+  const Tokenizer& tokenizer = small_tokenizer();
+  MultipleChoiceQuestion winogrande = question("", {"It was the cup", "It was the box"});
+  winogrande.ending = "that broke.";
+  const ChoiceItem item = make_choice_item(tokenizer, winogrande, std::nullopt, {});
+  EXPECT_EQ(item.context, std::vector<int32_t>{tokenizer.require_id("<bos>")});
+  EXPECT_EQ(tokenizer.decode(item.choices[1].tokens), "It was the box that broke.");
+  const std::span<const int32_t> tokens(item.choices[1].tokens);
+  EXPECT_EQ(tokenizer.decode(tokens.subspan(static_cast<size_t>(item.choices[1].given))), " that broke.");
+  EXPECT_EQ(item.choices[1].characters, 14);
+
+  const ChatTemplate chat_template = chat_template_by_name("gemma4");
+  const ChoiceItem chat = make_choice_item(tokenizer, winogrande, chat_template, {});
+  auto asked = tokenize_prompt(tokenizer, "It was the cup", chat_template, {});
+  asked.erase(asked.begin());
+  const auto given = static_cast<size_t>(chat.choices[0].given);
+  EXPECT_EQ(std::vector<int32_t>(chat.choices[0].tokens.begin(),
+                                 chat.choices[0].tokens.begin() + static_cast<std::ptrdiff_t>(given)),
+            asked);
 }
 
 TEST(ChoiceItem, AnEmptyChoiceIsAnError) {

@@ -167,6 +167,16 @@ TEST(Recovery, IsTheRepairedShareOfTheDamage) {
   EXPECT_LT(recovery.gap.interval.high, 0.5);
 }
 
+TEST(Recovery, IsNotGivenForFewDocumentsOrWhereNothingWasLost) {
+  const std::vector<double> less(40, 1.0);
+  const std::vector<double> more(40, 2.0);
+  std::vector<double> tokens(40, 1.0);
+  EXPECT_TRUE(recovery_fraction(more, less, less, tokens, {}).fraction);
+  EXPECT_FALSE(recovery_fraction(less, less, more, tokens, {}).fraction);  // quantization improved the model
+  for (size_t i = 29; i < 40; ++i) tokens[i] = 0;
+  EXPECT_FALSE(recovery_fraction(more, less, less, tokens, {}).fraction);
+}
+
 TEST(Recovery, IsNotGivenForAGapThatMayBeZero) {
   const std::vector<double> baseline{1, 2, 3, 4};
   const std::vector<double> ptq{2, 1, 4, 3};

@@ -9,12 +9,18 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/small_tokenizer.h"
 #include "eval/table_model.h"
+#include "eval/text_summary.h"
+#include "eval/text_units.h"
 
 namespace qat {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
+using testing::small_tokenizer;
+
+constexpr double kEachSixth[] = {0, 0.17, 0.33, 0.5, 0.67, 0.83, 1};
 
 const std::vector<std::vector<double>> kModel{{0.5, 0.25, 0.25}, {0.2, 0.3, 0.5}, {0.1, 0.1, 0.8}};
 const std::vector<std::vector<double>> kReference{{0.25, 0.5, 0.25}, {0.1, 0.3, 0.6}, {0.1, 0.1, 0.8}};
@@ -56,19 +62,29 @@ TEST(TextMetrics, DistanceFromAReferenceByHand) {
   const TextMeasures measures = measure_text(model, &reference, documents, {});
   const double first = divergence(kReference[0], kModel[0]);
   const double second = divergence(kReference[1], kModel[1]);
-  ASSERT_EQ(measures.token_divergences.size(), 3u);
-  EXPECT_NEAR(measures.token_divergences[0], first, 1e-6);
-  EXPECT_NEAR(measures.token_divergences[1], second, 1e-6);
-  EXPECT_NEAR(measures.token_divergences[2], 0.0, 1e-6);
+  ASSERT_EQ(measures.divergences.count(), 3);
   const TextSummary summary = summarize(measures);
   ASSERT_TRUE(summary.divergence);
-  EXPECT_NEAR(summary.divergence->mean, (first + second) / 3, 1e-6);
-  EXPECT_NEAR(summary.divergence->median, second, 1e-6);
-  EXPECT_NEAR(summary.divergence->maximum, first, 1e-6);
-  EXPECT_NEAR(summary.divergence->percentile_90, second + 0.8 * (first - second), 1e-6);
+  const DistributionSummary& forward = summary.divergence->divergence;
+  EXPECT_NEAR(forward.mean, (first + second) / 3, 1e-6);
+  EXPECT_NEAR(forward.minimum, 0, 1e-6);
+  EXPECT_NEAR(forward.median, second, 1e-6);
+  EXPECT_NEAR(forward.maximum, first, 1e-6);
+  EXPECT_NEAR(forward.percentile_10, 0.2 * second, 1e-6);
+  EXPECT_NEAR(forward.percentile_90, second + 0.8 * (first - second), 1e-6);
+  const double reverse_first = divergence(kModel[0], kReference[0]);
+  const double reverse_second = divergence(kModel[1], kReference[1]);
+  const DistributionSummary& reverse = summary.divergence->reverse_divergence;
+  EXPECT_NEAR(reverse.mean, (reverse_first + reverse_second) / 3, 1e-6);
+  EXPECT_NEAR(reverse.median, reverse_second, 1e-6);
+  EXPECT_NEAR(reverse.maximum, reverse_first, 1e-6);
   EXPECT_NEAR(summary.divergence->same_top_share, 2.0 / 3, 1e-12);
   // Correct tokens 1, 2, 2: the model's probability minus the reference's is 0.25 - 0.5, 0.5 - 0.6, 0.
-  EXPECT_NEAR(summary.divergence->mean_probability_change, -0.35 / 3, 1e-6);
+  const DistributionSummary& change = summary.divergence->probability_change;
+  EXPECT_NEAR(change.mean, -0.35 / 3, 1e-6);
+  EXPECT_NEAR(change.minimum, -0.25, 1e-6);
+  EXPECT_NEAR(change.median, -0.1, 1e-6);
+  EXPECT_NEAR(change.maximum, 0, 1e-6);
   EXPECT_NEAR(summary.divergence->rms_probability_change, std::sqrt((0.0625 + 0.01) / 3), 1e-6);
   EXPECT_NEAR(summary.divergence->reference_perplexity, std::pow(0.5 * 0.6 * 0.8, -1.0 / 3), 1e-5);
 }
@@ -78,8 +94,10 @@ TEST(TextMetrics, AModelAgainstItselfIsAtDistanceZero) {
   TableModel shifted(kModel, 7.0);
   const std::vector<Example> documents{example({0, 1, 2, 0, 1}, {1, 1, 1, 1, 1})};
   const TextSummary summary = summarize(measure_text(model, &shifted, documents, {}));
-  EXPECT_LT(summary.divergence->maximum, 1e-6);
-  EXPECT_GE(summary.divergence->maximum, 0);
+  EXPECT_LT(summary.divergence->divergence.maximum, 1e-6);
+  EXPECT_GE(summary.divergence->divergence.minimum, 0);
+  EXPECT_LT(summary.divergence->reverse_divergence.maximum, 1e-6);
+  EXPECT_GE(summary.divergence->reverse_divergence.minimum, 0);
   EXPECT_EQ(summary.divergence->same_top_share, 1.0);
 }
 
@@ -101,7 +119,7 @@ std::vector<Example> random_documents(SplitMix64& random, size_t count) {
 // how the work is split, not what comes out.
 TEST(TextMetrics, TheSplitOfTheWorkChangesNothing) {
   const uint64_t seed = std::random_device{}();
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  SCOPED_TRACE(::testing::Message() << "seed " << seed);
   SplitMix64 random(seed);
   const std::vector<Example> documents = random_documents(random, 20);
   TableModel model(kModel);
@@ -113,7 +131,8 @@ TEST(TextMetrics, TheSplitOfTheWorkChangesNothing) {
     options.reference_bytes = rows * 3 * static_cast<int64_t>(sizeof(float));
     options.threads = static_cast<int>(rows);
     const TextMeasures pieces = measure_text(in_chunks, &reference, documents, options);
-    EXPECT_EQ(pieces.token_divergences, whole.token_divergences);
+    EXPECT_EQ(pieces.divergences.quantiles(kEachSixth), whole.divergences.quantiles(kEachSixth));
+    EXPECT_EQ(pieces.probability_changes.quantiles(kEachSixth), whole.probability_changes.quantiles(kEachSixth));
     for (size_t d = 0; d < documents.size(); ++d) {
       EXPECT_EQ(pieces.documents[d].negative_log_likelihood, whole.documents[d].negative_log_likelihood);
       EXPECT_EQ(pieces.documents[d].probability_change_squared, whole.documents[d].probability_change_squared);
@@ -130,7 +149,7 @@ TEST(TextMetrics, ManyThreadsOnALargeVocabularyGiveTheSameSums) {
   options.threads = 3;
   const TextSummary summary = summarize(measure_text(model, &model, documents, options));
   EXPECT_NEAR(summary.mean_negative_log_likelihood, std::log(static_cast<double>(kVocabulary)), 1e-9);
-  EXPECT_EQ(summary.divergence->maximum, 0.0);
+  EXPECT_EQ(summary.divergence->divergence.maximum, 0.0);
 }
 
 TEST(TextMetrics, ComputesNoRowThatIsNotNeeded) {
@@ -159,6 +178,84 @@ TEST(TextMetrics, DocumentsWithoutCountedTokensStayInTheList) {
   EXPECT_EQ(token_column(measures), (std::vector<double>{0, 0, 1}));
   EXPECT_EQ(summarize(measures).documents, 1);
   EXPECT_THROW(measure_text(model, nullptr, std::span(documents).first(2), {}), Error);
+}
+
+// A token that the reference rules out and the model does not: infinitely far in one direction only.
+TEST(TextMetrics, AnInfiniteReverseDivergenceIsReported) {
+  TableModel model(kModel);
+  TableModel reference({{0.5, 0.5, 0}, {0.2, 0.3, 0.5}, {0.1, 0.1, 0.8}});
+  const std::vector<Example> documents{example({0, 1, 2}, {0, 1, 1})};
+  const TextSummary summary = summarize(measure_text(model, &reference, documents, {}));
+  EXPECT_NEAR(summary.divergence->divergence.mean, (0.5 * std::log(2.0)) / 2, 1e-6);
+  EXPECT_TRUE(std::isinf(summary.divergence->reverse_divergence.mean));
+  EXPECT_TRUE(std::isinf(summary.divergence->reverse_divergence.maximum));
+}
+
+TEST(TextMetrics, FilesJoinToWhatOneFileGives) {
+  SplitMix64 random(3);
+  const std::vector<Example> documents = random_documents(random, 12);
+  TableModel model(kModel);
+  TableModel reference(kReference);
+  const TextMeasures whole = measure_text(model, &reference, documents, {});
+  const std::vector<TextMeasures> files{measure_text(model, &reference, std::span(documents).first(5), {}),
+                                        measure_text(model, &reference, std::span(documents).subspan(5), {})};
+  const TextMeasures both = joined(files);
+  EXPECT_EQ(column(both, &DocumentMeasures::reverse_divergence), column(whole, &DocumentMeasures::reverse_divergence));
+  EXPECT_EQ(both.divergences.quantiles(kEachSixth), whole.divergences.quantiles(kEachSixth));
+  EXPECT_EQ(summarize(both).perplexity, summarize(whole).perplexity);
+}
+
+Example text_document(const std::string& text) {
+  Example document;
+  document.tokens = small_tokenizer().encode(text);
+  document.tokens.insert(document.tokens.begin(), small_tokenizer().require_id("<bos>"));
+  document.trained.assign(document.tokens.size(), 1);
+  return document;
+}
+
+TEST(TextUnits, AreThoseOfTheCountedText) {
+  const std::string text = "Wie geht es  d\u00fcr\u00e9?\n\u4f60\u597d ";
+  Example document = text_document(text);
+  EXPECT_EQ(counted_units(small_tokenizer(), document).words, 5);
+  EXPECT_EQ(counted_units(small_tokenizer(), document).bytes, static_cast<int64_t>(text.size()));
+
+  document.tokens.push_back(small_tokenizer().require_id("<eos>"));  // its loss counts, but it spells nothing
+  document.trained.push_back(1);
+  EXPECT_EQ(counted_units(small_tokenizer(), document).bytes, static_cast<int64_t>(text.size()));
+
+  const Example answer = text_document(" and two");
+  document.trained.assign(document.trained.size(), 0);
+  document.tokens.insert(document.tokens.end(), answer.tokens.begin() + 1, answer.tokens.end());
+  document.trained.resize(document.tokens.size(), 1);
+  EXPECT_EQ(counted_units(small_tokenizer(), document).words, 2);
+  EXPECT_EQ(counted_units(small_tokenizer(), document).bytes, 8);
+}
+
+// Every token of the vocabulary is equally likely, so the loss is log(vocabulary) per token.
+TEST(TextUnits, GivePerplexitiesByHand) {
+  class Uniform : public LanguageModel {
+   public:
+    int64_t vocabulary_size() const override { return small_tokenizer().vocabulary_size(); }
+    void evaluate(std::span<const int32_t> tokens, int64_t first_position, const LogitsSink& sink) override {
+      const auto rows = tokens.size() - static_cast<size_t>(first_position);
+      sink(first_position, std::vector<float>(rows * static_cast<size_t>(vocabulary_size()), 1.5f));
+    }
+    std::unique_ptr<DecodingSession> start() override { return nullptr; }
+  };
+  Uniform model;
+  TextOptions options;
+  options.tokenizer = &small_tokenizer();
+  const std::vector<Example> documents{text_document("one two three"), text_document("four")};
+  const TextSummary summary = summarize(measure_text(model, nullptr, documents, options));
+  ASSERT_TRUE(summary.units);
+  EXPECT_EQ(summary.units->words, 4);
+  EXPECT_EQ(summary.units->bytes, 17);
+  const double loss =
+      static_cast<double>(summary.tokens) * std::log(static_cast<double>(small_tokenizer().vocabulary_size()));
+  EXPECT_NEAR(summary.units->bits_per_byte, loss / 17 / std::log(2.0), 1e-9);
+  EXPECT_NEAR(std::log(summary.units->word_perplexity), loss / 4, 1e-9);
+  EXPECT_NEAR(std::log(summary.units->byte_perplexity), loss / 17, 1e-9);
+  EXPECT_FALSE(summarize(measure_text(model, nullptr, documents, {})).units);
 }
 
 TEST(TextMetrics, RefusesWhatCanNotBeMeasured) {

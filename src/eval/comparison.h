@@ -1,0 +1,62 @@
+// Several models measured on the same data: what the figures are and what they allow to be said.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eval/multiple_choice.h"
+#include "eval/table.h"
+#include "eval/text_summary.h"
+#include "eval/verdict.h"
+
+namespace qat {
+
+struct MeasuredModel {
+  std::string name;
+  std::string path;
+  uint64_t bytes = 0;  // of the weights as stored
+  double bits_per_weight = 0;
+  // A model whose tokenizer is another one than the first model's: its text is measured in its own tokens, without a
+  // reference, and only its answers are compared.
+  bool own_tokenizer = false;
+  TextMeasures text;
+  std::vector<ChoiceResult> choices;  // empty without questions
+  double greedy_agreement = 1;        // with the first model
+};
+
+// One line of the comparison: candidate - baseline in one measure.
+struct Judgement {
+  std::string candidate;
+  std::string baseline;
+  std::string measure;  // "KL", "loss", "accuracy"
+  PairedDifference difference;
+  Verdict verdict;
+};
+
+// Every model from the third on against the second (the baseline without training), or of two models the second against
+// the first. All lines are one family for Holm's correction.
+std::vector<Judgement> judge_models(std::span<const MeasuredModel> models);
+
+// How much of what the second model lost against the first a later one has regained.
+struct RecoveredGap {
+  std::string model;
+  std::string measure;  // "loss", "accuracy"
+  Recovery recovery;
+};
+std::vector<RecoveredGap> recovered_gaps(std::span<const MeasuredModel> models);
+
+// A row per model: size, perplexity, KL from the first, accuracy.
+Table results_table(std::span<const MeasuredModel> models);
+// A row per model: percentiles of KL, reverse KL, shift of the right token's probability, bits per byte.
+Table tails_table(std::span<const MeasuredModel> models);
+// A row per pair: differences, ratios and answers that flip.
+Table pairs_table(std::span<const MeasuredModel> models);
+Table verdicts_table(std::span<const Judgement> judgements);
+Table recovery_table(std::span<const RecoveredGap> gaps, std::span<const MeasuredModel> models);
+
+nlohmann::ordered_json comparison_json(std::span<const MeasuredModel> models);
+
+}  // namespace qat
