@@ -1,8 +1,10 @@
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "cli/command.h"
+#include "cli/comparison_cells.h"
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
@@ -18,13 +20,20 @@ namespace qat {
 namespace {
 
 const CommandHelp kHelp{
-    "gemma-qat compare NAME=MODEL NAME=MODEL ... --data FILE [--questions FILE] [--report FILE.html]",
+    "gemma-qat compare NAME=MODEL NAME=MODEL ... --data FILE [--questions FILE] [--report FILE.html]\n"
+    "         gemma-qat compare CONFIG [key=value ...]",
     "Measures several models on the same files and prints one table: size, bits per weight, perplexity, KL divergence from the "
     "first model, multiple-choice accuracy, and how much of the first model's greedy continuations they reproduce; then what "
     "these figures allow to be said. Intervals are 95 %, paired over documents. --report writes the tables and plots as one "
-    "HTML file; --metrics NAME=FILE adds the curves of training runs (metrics.jsonl).",
+    "HTML file, and their figures beside it as JSON; --metrics NAME=FILE adds the curves of training runs "
+    "(metrics.jsonl).\n"
+    "With a configuration (configs/eval; `gemma-qat configs explain compare` lists its fields) it first trains and quantizes "
+    "what is to be compared: a BF16 control, several methods without training, QAT with several seeds, all with the same "
+    "schemes. The best method is chosen on other files than those reported from. What is finished in `out` is kept, so a "
+    "comparison that was interrupted goes on.",
     "  gemma-qat compare BF16=runs/bf16/checkpoint RTN=runs/rtn QAT=runs/qat/checkpoint --data report.jsonl\n"
-    "  gemma-qat compare BF16=runs/bf16/checkpoint QAT=qat.gguf --data report.jsonl --report report.html"};
+    "  gemma-qat compare BF16=runs/bf16/checkpoint QAT=qat.gguf --data report.jsonl --report report.html\n"
+    "  gemma-qat compare configs/eval/quickstart.json"};
 
 struct Named {
   std::string name;
@@ -187,6 +196,31 @@ Report make_report(const std::vector<MeasuredModel>& rows, const std::vector<Sec
   return report;
 }
 
+// What a configuration wants compared, as arguments of this verb once its models are there.
+Arguments arguments_of(const ComparisonConfig& config) {
+  Arguments arguments, runs;
+  for (const ComparedModel& model : compared_models(config, best_method(config))) {
+    arguments.push_back(model.name + "=" + model.path);
+    if (!model.metrics.empty()) runs.insert(runs.end(), {"--metrics", model.name + "=" + model.metrics});
+  }
+  for (const std::string& file : config.report) arguments.insert(arguments.end(), {"--data", file});
+  for (const std::string& file : config.training_config(1).data.train) {
+    arguments.insert(arguments.end(), {"--training-data", file});
+  }
+  if (!config.questions.empty()) arguments.insert(arguments.end(), {"--questions", config.questions});
+  arguments.insert(arguments.end(), {"--documents", std::to_string(config.documents), "--max-tokens",
+                                     std::to_string(config.max_tokens), "--prompts", std::to_string(config.prompts)});
+  arguments.insert(arguments.end(), runs.begin(), runs.end());
+  arguments.insert(arguments.end(), {"--report", config.out + "/report.html"});
+  return arguments;
+}
+
+int compare_by_config(const std::vector<std::string>& positional) {
+  const auto config = ComparisonConfig::load(positional.front(), {positional.begin() + 1, positional.end()});
+  if (const int code = make_missing_cells(config); code != 0) return code;
+  return command_compare(arguments_of(config));
+}
+
 }  // namespace
 
 int command_compare(const Arguments& arguments) {
@@ -196,7 +230,7 @@ int command_compare(const Arguments& arguments) {
         options.add_options()("data", "JSONL or .txt file for perplexity, KL and greedy prompts; may be given several times",
                               cxxopts::value<std::vector<std::string>>())(
             "questions", "multiple-choice JSONL", cxxopts::value<std::string>())(
-            "report", "HTML file to write", cxxopts::value<std::string>())(
+            "report", "HTML file to write; the figures go beside it as .json", cxxopts::value<std::string>())(
             "metrics", "NAME=metrics.jsonl of a training run, for the report", cxxopts::value<std::vector<std::string>>())(
             "json", "print JSON instead of tables")(
             "prompts", "prompts for greedy agreement", cxxopts::value<int64_t>()->default_value("32"))(
@@ -206,6 +240,7 @@ int command_compare(const Arguments& arguments) {
       },
       1, -1);
   if (parsed.helped) return 0;
+  if (parsed.positional[0].find('=') == std::string::npos) return compare_by_config(parsed.positional);
   if (parsed.options.count("data") == 0) fail_usage("--data is missing\n  usage: ", kHelp.usage);
   const auto text_option = [&](const char* name) {
     return parsed.options.count(name) > 0 ? parsed.options[name].as<std::string>() : std::string();
@@ -241,9 +276,9 @@ int command_compare(const Arguments& arguments) {
   }
 
   const std::vector<Section> sections = sections_of(models);
+  auto json = comparison_json(models);
+  json["warnings"] = warnings_json(warnings);
   if (parsed.options.count("json") > 0) {
-    auto json = comparison_json(models);
-    json["warnings"] = warnings_json(warnings);
     std::printf("%s\n", json.dump(2).c_str());
   } else {
     for (const Section& section : sections) {
@@ -253,6 +288,7 @@ int command_compare(const Arguments& arguments) {
   if (parsed.options.count("report") > 0) {
     const auto path = parsed.options["report"].as<std::string>();
     write_file(path, render_html(make_report(models, sections, warnings, metrics, inputs)));
+    write_file(std::filesystem::path(path).replace_extension(".json"), json.dump(1) + "\n");
     std::fprintf(parsed.options.count("json") > 0 ? stderr : stdout, "\nreport: %s\n", path.c_str());
   }
   return 0;

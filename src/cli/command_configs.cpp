@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/comparison_config.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
@@ -14,9 +15,9 @@ namespace qat {
 namespace {
 
 const CommandHelp kHelp{
-    "gemma-qat configs list | show NAME | check FILE | explain",
+    "gemma-qat configs list | show NAME | check FILE | explain [compare]",
     "Lists the plans and training configurations that come along, shows one, checks a file of yours, or explains every field "
-    "of a training configuration with its default.",
+    "of a training configuration, or of one for `compare`, with its default.",
     "  gemma-qat configs list\n"
     "  gemma-qat configs show q4_0"};
 
@@ -55,6 +56,11 @@ void show(const std::string& name) {
              "\n  gemma-qat configs list shows them");
 }
 
+template <class Config>
+void explain(Config config) {
+  std::printf("%s", describe_fields([&](FieldVisitor& visitor) { config.visit_fields(visitor); }).c_str());
+}
+
 }  // namespace
 
 int command_configs(const Arguments& arguments) {
@@ -70,8 +76,9 @@ int command_configs(const Arguments& arguments) {
     TrainConfig::load(parsed.positional[1], {});
     std::printf("%s: no faults found\n", parsed.positional[1].c_str());
   } else if (what == "explain" && !has_name) {
-    TrainConfig config;
-    std::printf("%s", describe_fields([&](FieldVisitor& visitor) { config.visit_fields(visitor); }).c_str());
+    explain(TrainConfig());
+  } else if (what == "explain" && parsed.positional[1] == "compare") {
+    explain(ComparisonConfig());
   } else {
     fail_usage("usage: ", kHelp.usage);
   }

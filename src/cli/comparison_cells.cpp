@@ -1,0 +1,197 @@
+#include "cli/comparison_cells.h"
+
+#include <algorithm>
+#include <cctype>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/measure.h"
+#include "cli/open_model.h"
+#include "core/error.h"
+#include "core/mapped_file.h"
+#include "core/output_file.h"
+#include "eval/statistics.h"
+#include "gemma4/model_folder.h"
+
+namespace qat {
+namespace fs = std::filesystem;
+
+namespace {
+
+using Verb = int (*)(const Arguments& arguments);
+
+std::string command_line(const char* verb, const Arguments& arguments) {
+  std::string line = std::string("gemma-qat ") + verb;
+  for (const std::string& argument : arguments) line += " " + argument;
+  return line;
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown";
+}
+
+// What differs from run to run is kept apart from the report: dates, the machine, how long the steps took.
+void add_to_environment(const fs::path& file, const std::string& step, double seconds) {
+  nlohmann::ordered_json environment;
+  if (fs::exists(file)) environment = nlohmann::ordered_json::parse(read_text_file(file));
+  char date[32];
+  const std::time_t now = std::time(nullptr);
+  std::strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
+  environment["steps"][step] = {{"finished", date},
+                                {"seconds", seconds},
+                                {"processor", processor_name()},
+                                {"threads", std::thread::hardware_concurrency()}};
+  write_file(file, environment.dump(1) + "\n");
+}
+
+// Runs a step unless its record says that it was finished with the same command line.
+int run_once(const ComparisonConfig& config, const std::string& name, const char* verb, Verb run,
+             const Arguments& arguments, const Arguments& to_continue) {
+  const fs::path record = fs::path(config.out) / "finished" / name;
+  const std::string line = command_line(verb, arguments);
+  if (fs::exists(record)) {
+    const std::string before = read_text_file(record);
+    if (before == line + "\n") return 0;
+    fail(record.string(), ": ", name, " was made with other settings\n  before: ", before, "  now:    ", line,
+         "\nremove the file to make it again, or compare in another folder (out=FOLDER)");
+  }
+  std::printf("\n== %s\n", line.c_str());
+  std::fflush(stdout);
+  Arguments all = arguments;
+  all.insert(all.end(), to_continue.begin(), to_continue.end());
+  const auto start = std::chrono::steady_clock::now();
+  const int code = run(all);
+  if (code != 0) return code;
+  fs::create_directories(record.parent_path());
+  add_to_environment(fs::path(config.out) / "environment.json", name,
+                     std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  write_file(record, line + "\n");
+  return 0;
+}
+
+int train_once(const ComparisonConfig& config, int64_t seed) {
+  const std::string folder = seed == 0 ? config.control_folder() : config.qat_folder(seed);
+  const Arguments to_continue = fs::exists(fs::path(folder) / "state.h5") ? Arguments{"--resume"} : Arguments{};
+  return run_once(config, fs::path(folder).filename().string(), "train", command_train, config.training_arguments(seed),
+                  to_continue);
+}
+
+int quantize_once(const ComparisonConfig& config, const std::string& method) {
+  const TrainConfig training = config.training_config(1);
+  Arguments arguments{"--model", config.reference(), "--plan", training.plan, "--method", method};
+  if (training.kv_cache != "plan") arguments.insert(arguments.end(), {"--kv-cache", training.kv_cache});
+  if (training.activations != "plan") arguments.insert(arguments.end(), {"--activations", training.activations});
+  if (!config.calibration.empty()) {
+    arguments.insert(arguments.end(), {"--data", config.calibration, "--rows", std::to_string(config.calibration_rows),
+                                       "--sequence-length", std::to_string(config.calibration_length)});
+  }
+  arguments.insert(arguments.end(), {"--out", config.quantized_folder(method)});
+  return run_once(config, "ptq-" + method, "quantize", command_quantize, arguments, {"--force"});
+}
+
+// A checkpoint's schemes by weight, and its cache's: not where scales come from, which is the methods' own affair.
+nlohmann::json layout_of(const std::string& folder) {
+  const ModelFolder model(folder);
+  nlohmann::json layout;
+  if (!model.plan()) return layout;
+  for (const auto& [name, weight] : model.plan()->weights) {
+    layout[name] = {scheme(weight.scheme).name, weight.quantizes_input, weight.quantizes_output};
+  }
+  if (model.plan()->key_value_cache) layout["KV cache"] = scheme(*model.plan()->key_value_cache).name;
+  return layout;
+}
+
+void check_same_layout(const ComparisonConfig& config) {
+  const std::string first = config.qat_folder(1) + "/checkpoint";
+  const nlohmann::json wanted = layout_of(first);
+  for (const std::string& method : config.methods) {
+    const std::string folder = config.quantized_folder(method);
+    const nlohmann::json found = layout_of(folder);
+    for (const auto& [name, entry] : wanted.items()) {
+      if (found.value(name, nlohmann::json()) == entry) continue;
+      fail(folder, ": ", name, " is stored as ", found.value(name, nlohmann::json()).dump(), ", in ", first, " as ",
+           entry.dump(), ": models of different layouts are not compared");
+    }
+  }
+}
+
+double divergence_on(const ComparisonConfig& config, OpenedModel& reference, const std::string& folder) {
+  MeasureOptions options;
+  options.documents = config.documents;
+  options.max_tokens = config.max_tokens;
+  OpenedModel model = open_model(folder, {});
+  double divergence = 0, tokens = 0;
+  for (const std::string& file : config.choose) {
+    const TextMeasures measures =
+        measure_documents(model, &reference, load_documents(reference, file, options), options);
+    for (const DocumentMeasures& document : measures.documents) {
+      divergence += document.divergence;
+      tokens += static_cast<double>(document.tokens);
+    }
+  }
+  return divergence / tokens;
+}
+
+std::string upper_case(std::string text) {
+  for (char& letter : text) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
+  return text;
+}
+
+}  // namespace
+
+int make_missing_cells(const ComparisonConfig& config) {
+  if (config.has_control()) {
+    if (const int code = train_once(config, 0); code != 0) return code;
+  }
+  for (const std::string& method : config.methods) {
+    if (const int code = quantize_once(config, method); code != 0) return code;
+  }
+  for (int64_t seed = 1; seed <= config.seeds; ++seed) {
+    if (const int code = train_once(config, seed); code != 0) return code;
+  }
+  check_same_layout(config);
+  return 0;
+}
+
+std::string best_method(const ComparisonConfig& config) {
+  if (config.methods.size() == 1) return config.methods.front();
+  const fs::path file = fs::path(config.out) / "chosen.json";
+  nlohmann::ordered_json figures;
+  OpenedModel reference = open_model(config.reference(), {});
+  for (const std::string& method : config.methods) {
+    figures[method] = divergence_on(config, reference, config.quantized_folder(method));
+    std::printf("KL on the choose files: %s %.4g\n", method.c_str(), figures[method].get<double>());
+  }
+  const auto best = std::min_element(
+      config.methods.begin(), config.methods.end(),
+      [&](const std::string& a, const std::string& b) { return figures[a].get<double>() < figures[b].get<double>(); });
+  write_file(file, nlohmann::ordered_json{{"kl", figures}, {"best", *best}}.dump(1) + "\n");
+  return *best;
+}
+
+std::vector<ComparedModel> compared_models(const ComparisonConfig& config, const std::string& best) {
+  std::vector<ComparedModel> models;
+  models.push_back(
+      {"BF16", config.reference(), config.has_control() ? config.control_folder() + "/metrics.jsonl" : std::string()});
+  models.push_back({upper_case(best), config.quantized_folder(best), ""});
+  for (int64_t seed = 1; seed <= config.seeds; ++seed) {
+    models.push_back({config.seeds == 1 ? "QAT" : join("QAT-", seed), config.qat_folder(seed) + "/checkpoint",
+                      config.qat_folder(seed) + "/metrics.jsonl"});
+  }
+  for (const std::string& method : config.methods) {
+    if (method != best) models.push_back({upper_case(method), config.quantized_folder(method), ""});
+  }
+  if (config.has_control()) models.push_back({"BASE", config.model, ""});
+  return models;
+}
+
+}  // namespace qat

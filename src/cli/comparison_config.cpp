@@ -1,0 +1,109 @@
+#include "cli/comparison_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/error.h"
+
+namespace qat {
+namespace fs = std::filesystem;
+
+void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
+  visitor.field("about", about, "for readers only");
+  visitor.field("model", model, "folder of the BF16 model that everything starts from");
+  visitor.field("out", out, "folder for runs, checkpoints and the report; what is finished there is kept");
+  visitor.field("control", control,
+                "training configuration of the BF16 control, from which KL is measured and which is quantized without "
+                "training; empty: the model itself takes its place");
+  visitor.field("qat", qat, "training configuration of QAT; its plan and KV cache are those of all quantized models");
+  visitor.choice("qat_starts_from", qat_starts_from, {"base", "control"}, "the model that QAT trains");
+  visitor.field("settings", settings, "key=value for every training run");
+  visitor.field("seeds", seeds, "QAT runs, with the seeds 1, 2, ...");
+  visitor.field("methods", methods,
+                "methods of `quantize`; the one with the least KL on `choose` is compared with QAT");
+  visitor.field("calibration", calibration, "data for methods that look at activations, and for static activations");
+  visitor.field("calibration_rows", calibration_rows, "packed rows of it");
+  visitor.field("calibration_length", calibration_length, "tokens of a row");
+  visitor.field("choose", choose, "files that the best method is chosen on; nothing of them is reported");
+  visitor.field("report", report, "files that all figures come from");
+  visitor.field("questions", questions, "multiple-choice questions for the report");
+  visitor.field("documents", documents, "measure only the first so many documents of a file, 0 = all");
+  visitor.field("max_tokens", max_tokens, "longest window of a document");
+  visitor.field("prompts", prompts, "prompts for greedy agreement, 0 = none");
+}
+
+namespace {
+
+void check(const ComparisonConfig& config, std::vector<std::string>& problems) {
+  const auto wants = [&](bool holds, const std::string& problem) {
+    if (!holds) problems.push_back(problem);
+  };
+  const auto wants_file = [&](const char* field, const std::string& file) {
+    wants(fs::exists(file), join(field, ": ", file, " does not exist"));
+  };
+  for (const auto& [field, value] :
+       {std::pair("model", &config.model), std::pair("out", &config.out), std::pair("qat", &config.qat)}) {
+    wants(!value->empty(), join(field, ": is missing"));
+  }
+  if (!config.model.empty()) wants_file("model", config.model);
+  wants(config.seeds >= 1, join("seeds: ", config.seeds, ", wanted 1 or more"));
+  wants(!config.methods.empty(), "methods: wanted one at least");
+  wants(std::set(config.methods.begin(), config.methods.end()).size() == config.methods.size(),
+        "methods: one is named twice");
+  wants(!config.report.empty(), "report: wanted one file at least");
+  wants(config.methods.size() < 2 || !config.choose.empty(),
+        "choose: wanted files to choose the best of several methods on, others than those of `report`");
+  wants(config.qat_starts_from == "base" || config.has_control(), "qat_starts_from: there is no control");
+  for (const std::string& file : config.choose) {
+    wants_file("choose", file);
+    wants(std::find(config.report.begin(), config.report.end(), file) == config.report.end(),
+          join("choose: ", file, " is reported from, too, so the choice would flatter the figures"));
+  }
+  for (const std::string& file : config.report) wants_file("report", file);
+  if (!config.questions.empty()) wants_file("questions", config.questions);
+  if (!config.calibration.empty()) wants_file("calibration", config.calibration);
+}
+
+}  // namespace
+
+ComparisonConfig ComparisonConfig::load(const fs::path& path, const std::vector<std::string>& overrides) {
+  if (!fs::is_regular_file(path)) {
+    fail_usage(path.string(), ": there is no such configuration; examples are in configs/eval");
+  }
+  nlohmann::json document = load_json(path);
+  for (const std::string& override : overrides) apply_override(document, override);
+  ComparisonConfig config;
+  std::vector<std::string> problems;
+  read_fields(
+      document, [&](FieldVisitor& visitor) { config.visit_fields(visitor); }, problems);
+  if (problems.empty()) check(config, problems);
+  std::string list;
+  for (const std::string& problem : problems) list += "\n  " + problem;
+  if (!problems.empty()) fail_usage(path.string(), ":", list);
+  for (int64_t seed = config.has_control() ? 0 : 1; seed <= config.seeds; ++seed) {
+    const TrainConfig training = config.training_config(seed);
+    if (training.is_quantized() == (seed > 0)) continue;
+    fail_usage(
+        path.string(), ": ", seed == 0 ? "control" : "qat", ": ", seed == 0 ? config.control : config.qat,
+        seed == 0 ? " has a plan, and the control is plain BF16" : " has no plan, so nothing would be quantized");
+  }
+  return config;
+}
+
+std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed) const {
+  const bool is_control = seed == 0;
+  std::vector<std::string> arguments{is_control ? control : qat};
+  arguments.insert(arguments.end(), settings.begin(), settings.end());
+  arguments.push_back("model=" + (is_control || qat_starts_from == "base" ? model : reference()));
+  arguments.push_back("out=" + (is_control ? control_folder() : qat_folder(seed)));
+  arguments.push_back(join("seed=", std::max<int64_t>(seed, 1)));
+  return arguments;
+}
+
+TrainConfig ComparisonConfig::training_config(int64_t seed) const {
+  const auto arguments = training_arguments(seed);
+  return TrainConfig::load(arguments.front(), {arguments.begin() + 1, arguments.end()});
+}
+
+}  // namespace qat

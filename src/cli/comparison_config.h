@@ -1,0 +1,55 @@
+// What `compare CONFIG` compares: one base model quantized without training in several ways, trained in BF16 and with
+// quantization, all measured on the same files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "trainers/train_config.h"
+
+namespace qat {
+
+struct ComparisonConfig {
+  std::string about;
+  std::string model;
+  std::string out;
+  std::string control;
+  std::string qat;
+  std::string qat_starts_from = "base";
+  std::vector<std::string> settings;
+  int64_t seeds = 1;
+  std::vector<std::string> methods{"rtn", "mse"};
+  std::string calibration;
+  int64_t calibration_rows = 32;
+  int64_t calibration_length = 512;
+  std::vector<std::string> choose;
+  std::vector<std::string> report;
+  std::string questions;
+  int64_t documents = 0;
+  int64_t max_tokens = 2048;
+  int64_t prompts = 0;
+
+  void visit_fields(FieldVisitor& visitor);
+
+  // Relative paths count from the working folder. Throws Error (usage) naming every unknown field, wrong type, missing
+  // or impossible value and missing file together.
+  static ComparisonConfig load(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+
+  // The configuration of a training run: of the control (seed 0), or of QAT with a seed from 1 on; and the arguments of
+  // `train` that give it.
+  std::vector<std::string> training_arguments(int64_t seed) const;
+  TrainConfig training_config(int64_t seed) const;
+
+  bool has_control() const { return !control.empty(); }
+  // Folders in `out`.
+  std::string control_folder() const { return out + "/control"; }
+  std::string qat_folder(int64_t seed) const { return out + "/qat-" + std::to_string(seed); }
+  std::string quantized_folder(const std::string& method) const { return out + "/ptq-" + method; }
+  // What quantization is compared with, and KL is measured from.
+  std::string reference() const { return has_control() ? control_folder() + "/checkpoint" : model; }
+};
+
+}  // namespace qat
