@@ -113,6 +113,7 @@ std::map<std::string, WeightDigest, std::less<>> FakeQuantSet::digests() const {
   std::map<std::string, WeightDigest, std::less<>> result;
   const auto add = [&](const auto& quantizer, at::ScalarType type) {
     const Projection& projection = model->projection(quantizer.name());
+    const auto loan = projection.borrow_master();
     WeightDigest digest = quantizer.digest(projection.merged_weight());
     digest.values = digest_of_values(projection, *model->weights().find(quantizer.name()), type);
     result.emplace(quantizer.name(), std::move(digest));
@@ -131,7 +132,9 @@ std::map<std::string, at::Tensor, std::less<>> FakeQuantSet::row_scales() const 
 std::map<std::string, at::Tensor, std::less<>> FakeQuantSet::block_scales() const {
   std::map<std::string, at::Tensor, std::less<>> result;
   for (const auto& quantizer : weights) {
-    const at::Tensor scales = quantizer->stored_scales(model->projection(quantizer->name()).merged_weight());
+    const Projection& projection = model->projection(quantizer->name());
+    const auto loan = quantizer->searches_scales() ? projection.borrow_master() : nullptr;
+    const at::Tensor scales = quantizer->stored_scales(projection.merged_weight());
     if (scales.defined()) result.emplace(quantizer->name(), scales);
   }
   return result;
@@ -164,12 +167,16 @@ void FakeQuantSet::find_weight_scales(RowScaleMethod method) {
   for (const auto& quantizer : weights) {
     const LearnedScale* scale = quantizer->learned_scale();
     if (scale == nullptr || scale->is_given()) continue;
-    const at::Tensor master = model->projection(quantizer->name()).merged_weight();
+    const Projection& projection = model->projection(quantizer->name());
+    const auto loan = projection.borrow_master();
+    const at::Tensor master = projection.merged_weight();
     quantizer->learn_scales(searched_block_scales(master), /*given=*/false);
   }
   for (const auto& quantizer : row_weights) {
     if (quantizer->scale().is_given()) continue;
-    quantizer->find_scales(model->projection(quantizer->name()).merged_weight(), method);
+    const Projection& projection = model->projection(quantizer->name());
+    const auto loan = projection.borrow_master();
+    quantizer->find_scales(projection.merged_weight(), method);
   }
 }
 
@@ -237,6 +244,7 @@ std::vector<NamedStatistics> FakeQuantSet::stop_statistics() {
   std::erase_if(result, [](const NamedStatistics& entry) { return entry.statistics.count() == 0; });
   const auto add = [&](const auto& quantizer, const LearnedScale* scale) {
     const Projection& projection = model->projection(quantizer->name());
+    const auto loan = projection.borrow_master();
     WeightSample sample = quantizer->sample(projection.merged_weight());
     if (!learns(projection, scale)) sample.codes.clear();
     result.push_back({quantizer->name(), sample.statistics, std::move(sample.codes)});

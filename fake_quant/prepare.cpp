@@ -34,6 +34,7 @@ void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const Weig
   auto quantizer = std::make_shared<WeightFakeQuantizer>(weight.name, rule.scheme, scales);
   if (is_stored && known.block_method == BlockScaleMethod::Searched) quantizer->search_scales();
   if (is_stored && known.block_method == BlockScaleMethod::Learned) {
+    const auto loan = scales.empty() ? projection.borrow_master() : nullptr;
     const at::Tensor master = projection.merged_weight();
     const at::Tensor start = scales.empty() ? searched_block_scales(master) : quantizer->stored_scales(master);
     quantizer->learn_scales(start, /*given=*/!scales.empty());
@@ -47,6 +48,7 @@ void attach_row_weight(FakeQuantSet& set, const WeightSpec& weight, const Weight
   auto quantizer = std::make_shared<RowWeightFakeQuantizer>(weight, rule.scheme, rule.one_scale_per_row);
   const std::span<const float> scales = known.rows ? known.rows(weight.name) : std::span<const float>();
   if (scales.empty()) {
+    const auto loan = projection.borrow_master();
     quantizer->find_scales(projection.merged_weight(), known.row_method);
   } else {
     QAT_CHECK(static_cast<int64_t>(scales.size()) == weight.row_scales());

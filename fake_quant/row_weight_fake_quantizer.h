@@ -31,6 +31,7 @@ class RowWeightFakeQuantizer final : public WeightTransform {
 
   at::Tensor apply(const at::Tensor& master) override;
   at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) override;
+  void forget() override { kept_ = at::Tensor(); }
 
   const std::string& name() const { return scale_.name(); }
   LearnedScale& scale() { return scale_; }

@@ -84,13 +84,18 @@ at::Tensor WeightFakeQuantizer::forward_value(const at::Tensor& master) {
       if (!kept_.defined()) kept_ = block_values(scheme_, master, scales_of(master, 0));
       return kept_;
     case Keep::Codes:
-      if (!kept_.defined()) kept_ = encoded_blocks(scheme_, master, scales_of(master, 0));
-      return values_of_blocks(scheme_, kept_, master);
+      return values_of_blocks(scheme_, codes_of(master), master);
     case Keep::Nothing:
       return block_values(scheme_, master, scales_of(master, 0));
   }
   QAT_CHECK(false);
   return {};
+}
+
+const at::Tensor& WeightFakeQuantizer::codes_of(const at::Tensor& master) {
+  QAT_CHECK(keep_ == Keep::Codes);
+  if (!kept_.defined()) kept_ = encoded_blocks(scheme_, master, scales_of(master, 0));
+  return kept_;
 }
 
 at::Tensor WeightFakeQuantizer::apply_rows(const at::Tensor& values, const at::Tensor& rows) {

@@ -38,6 +38,7 @@ class WeightFakeQuantizer final : public WeightTransform {
 
   at::Tensor apply(const at::Tensor& master) override;
   at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) override;
+  void forget() override { kept_ = at::Tensor(); }
 
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool is_enabled() const { return enabled_; }
@@ -45,11 +46,19 @@ class WeightFakeQuantizer final : public WeightTransform {
   void set_keep(Keep keep);
   // To call when master or scales moved: drops what was kept since the last apply().
   void changed();
+  // Whether apply() reads nothing of the master but its codes: where these are kept, and scales do not learn.
+  bool computes_from_codes() const { return enabled_ && keep_ == Keep::Codes && !learned_; }
+  // Those codes, bytes [QuantScheme::row_bytes]; kept from here on. And the same from elsewhere, until forget().
+  const at::Tensor& codes_of(const at::Tensor& master);
+  void give_codes(const at::Tensor& codes) { kept_ = codes; }
+  Scheme scheme_id() const { return scheme_; }
   bool has_fired() const { return fired_; }
   const std::string& name() const { return name_; }
 
   // Null where scales do not learn.
   LearnedScale* learned_scale() { return learned_ ? &*learned_ : nullptr; }
+  // Whether stored_scales() reads the master's values.
+  bool searches_scales() const { return searches_; }
   // What a checkpoint of this master stores, fp16 [blocks]; undefined under the scheme's rule.
   at::Tensor stored_scales(const at::Tensor& master) const { return scales_of(master, 0); }
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "model/absent_weight.h"
 
 namespace qat {
 
@@ -45,10 +46,13 @@ std::vector<TrainedWeight> select_trained_weights(Gemma4Model& model, const std:
   std::vector<TrainedWeight> weights;
   for (const auto& [name, parameter] : model.parameters()) {
     if (!parameter.defined()) continue;  // a stored master: never trained
-    if (parameter.scalar_type() == at::kFloat) set_rounded(parameter, parameter);
+    if (parameter.scalar_type() == at::kFloat && !is_absent(parameter)) set_rounded(parameter, parameter);
     const bool trained = std::find(frozen.begin(), frozen.end(), name) == frozen.end();
     parameter.set_requires_grad(trained);
-    if (trained) weights.push_back({name, parameter, is_matrix(model.weights().find(name)->role)});
+    if (!trained) continue;
+    TrainedWeight& weight = weights.emplace_back(TrainedWeight{name, parameter});
+    weight.decays = is_matrix(model.weights().find(name)->role);
+    weight.is_sharded = weight.decays && model.projection(name).lender != nullptr;
   }
   return weights;
 }

@@ -87,13 +87,15 @@ WeightChoice BaseModel::readable_in_file(const std::vector<std::string>& unchang
   };
 }
 
-void BaseModel::fill(Gemma4Model& model, uint64_t seed) const {
+void BaseModel::fill(Gemma4Model& model, uint64_t seed,
+                     const std::function<void(const WeightSpec&, Projection&)>& filled) const {
   if (folder_) {
     load_weights(model, folder_->tensors(), [&](const WeightSpec& weight, Projection& projection) {
       if (packs(weight)) pack(weight, projection, model.dtype());
+      if (filled) filled(weight, projection);
     });
   } else {
-    initialize_weights(model, seed);
+    initialize_weights(model, seed, filled);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,8 +36,10 @@ class BaseModel {
   WeightChoice readable_in_file(const std::vector<std::string>& unchanged, at::ScalarType dtype) const;
   // These and the packed ones: what a model to be filled need not allocate.
   WeightChoice without_memory(const std::vector<std::string>& unchanged, at::ScalarType dtype) const;
-  // Loads or draws the weights, and packs them one after another.
-  void fill(Gemma4Model& model, uint64_t seed) const;
+  // Loads or draws the weights, and packs them one after another; `filled` may then put something else in the place of
+  // a parameter that the model did not allocate.
+  void fill(Gemma4Model& model, uint64_t seed,
+            const std::function<void(const WeightSpec&, Projection&)>& filled = {}) const;
   // Attaches the plan's fake quantizers to a filled model; an empty set without a plan. Scales come from the folder
   // where it has them. Static edges may still need calibration.
   FakeQuantSet attach_fake_quant(Gemma4Model& model) const;

@@ -53,6 +53,7 @@ std::unique_ptr<Gemma4Model> float_view(const Gemma4Model& model) {
       Projection& projection = view->projection(weight.name);
       projection.weight = of_model.weight;
       projection.stored_master = of_model.stored_master;
+      projection.lender = of_model.lender;
       projection.weight_delta = of_model.weight_delta;
       projection.side_product = of_model.side_product;
     } else {
@@ -87,6 +88,7 @@ void CheckpointWriter::write(const fs::path& folder, const Gemma4Model& model, F
   contents.table = &base_.table();
   contents.plan = base_.plan();
   contents.write_master = [&](const WeightSpec& weight, const std::function<void(std::span<const BFloat16>)>& write) {
+    const auto loan = is_matrix(weight.role) ? model.projection(weight.name).borrow_master() : nullptr;
     write_as_bfloat16(model.merged_parameter(weight.name), write);
   };
   if (base_.plan() != nullptr) {

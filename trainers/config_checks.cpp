@@ -178,6 +178,15 @@ void check_trained_roles(const TrainConfig& config, Checker& check) {
   }
 }
 
+void check_sharding(const TrainConfig& config, Checker& check) {
+  if (config.shards_parameters() && config.activation_checkpointing != "layers") {
+    check.add("sharding: parameters keeps no values for the backward pass; set activation_checkpointing = layers");
+  }
+  if (config.shards_parameters() && config.trains_adapters()) {
+    check.add("sharding: parameters shares matrices that learn, and beside adapters (lora.rank) none does; use states");
+  }
+}
+
 void check_packed_base(const TrainConfig& config, Checker& check) {
   if (!config.is_quantized()) check.add("lora.base: packed needs a plan, whose codes the base is kept in");
   if (config.activation_checkpointing != "layers") {
@@ -282,6 +291,7 @@ void check_values(const TrainConfig& config, std::vector<std::string>& problems)
   check_plan(config, check);
   check_optimizer(config.optimizer, config.steps, check);
   check_sizes(config, check);
+  check_sharding(config, check);
   check_trained_roles(config, check);
   check_distillation(config, check);
   check_lora(config, check);

@@ -89,7 +89,25 @@ class ProcessGroup::Links {
 
   ~Links() {
     stop_watching();
-    group_.reset();
+    groups_.clear();
+  }
+
+  // Connects any two processes (once more). GLOO_SOCKET_IFNAME, as everywhere in PyTorch, names the network interface
+  // where the host name does not.
+  size_t connect_processes() {
+    const std::string interface = environment("GLOO_SOCKET_IFNAME");
+    auto options = c10d::ProcessGroupGloo::Options::create(kTransferTimeout);
+    try {
+      options->devices.push_back(interface.empty() ? c10d::ProcessGroupGloo::createDefaultDevice()
+                                                   : c10d::ProcessGroupGloo::createDeviceForInterface(interface));
+      const auto store = c10::make_intrusive<c10d::PrefixStore>(join("connections ", groups_.size()), store_);
+      groups_.push_back(c10::make_intrusive<c10d::ProcessGroupGloo>(store, static_cast<int>(rank_),
+                                                                    static_cast<int>(size_), options));
+    } catch (const std::exception& error) {
+      fail("rank ", rank_, " cannot connect to the other processes (", reason_of(error),
+           "). On several machines set GLOO_SOCKET_IFNAME to the network interface that they share");
+    }
+    return groups_.size() - 1;
   }
 
   // False if another process of the group has told already why all end.
@@ -123,7 +141,8 @@ class ProcessGroup::Links {
     alarm_ = std::move(alarm);
   }
 
-  Transfer transfer(const at::Tensor& tensor, int64_t peer, bool sends) {
+  Transfer transfer(size_t connections, const at::Tensor& tensor, int64_t peer, bool sends) {
+    c10d::ProcessGroupGloo& group = *groups_.at(connections);
     QAT_CHECK(tensor.is_contiguous() && peer != rank_);
     std::vector<at::Tensor> tensors{tensor};
     const auto broken = [this, peer](const std::exception& error) {
@@ -132,7 +151,7 @@ class ProcessGroup::Links {
     };
     try {
       const auto work =
-          sends ? group_->send(tensors, static_cast<int>(peer), 0) : group_->recv(tensors, static_cast<int>(peer), 0);
+          sends ? group.send(tensors, static_cast<int>(peer), 0) : group.recv(tensors, static_cast<int>(peer), 0);
       return {[work, tensor, broken] {
         try {
           work->wait();
@@ -176,21 +195,6 @@ class ProcessGroup::Links {
     }
   }
 
-  // GLOO_SOCKET_IFNAME, as everywhere in PyTorch, names the network interface where the host name does not.
-  void connect_processes() {
-    const std::string interface = environment("GLOO_SOCKET_IFNAME");
-    auto options = c10d::ProcessGroupGloo::Options::create(kTransferTimeout);
-    try {
-      options->devices.push_back(interface.empty() ? c10d::ProcessGroupGloo::createDefaultDevice()
-                                                   : c10d::ProcessGroupGloo::createDeviceForInterface(interface));
-      group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store_, static_cast<int>(rank_), static_cast<int>(size_),
-                                                           options);
-    } catch (const std::exception& error) {
-      fail("rank ", rank_, " cannot connect to the other processes (", reason_of(error),
-           "). On several machines set GLOO_SOCKET_IFNAME to the network interface that they share");
-    }
-  }
-
   void watch() {
     struct Seen {
       std::vector<uint8_t> sign;
@@ -229,7 +233,7 @@ class ProcessGroup::Links {
   std::string address_;
   bool serves_ = false;
   c10::intrusive_ptr<c10d::Store> store_, watched_;
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  std::vector<c10::intrusive_ptr<c10d::ProcessGroupGloo>> groups_;
   std::mutex leaving_lock_;
   std::condition_variable leave_;
   bool leaving_ = false;
@@ -279,8 +283,18 @@ void ProcessGroup::end_all(const std::string& message, int exit_code) {
   std::_Exit(exit_code);
 }
 
-Transfer ProcessGroup::send(const at::Tensor& tensor, int64_t to) { return links_->transfer(tensor, to, true); }
+ProcessGroup ProcessGroup::beside() const {
+  ProcessGroup group = *this;
+  if (links_) group.connections_ = links_->connect_processes();
+  return group;
+}
 
-Transfer ProcessGroup::receive(const at::Tensor& tensor, int64_t from) { return links_->transfer(tensor, from, false); }
+Transfer ProcessGroup::send(const at::Tensor& tensor, int64_t to) {
+  return links_->transfer(connections_, tensor, to, true);
+}
+
+Transfer ProcessGroup::receive(const at::Tensor& tensor, int64_t from) {
+  return links_->transfer(connections_, tensor, from, false);
+}
 
 }  // namespace qat

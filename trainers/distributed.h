@@ -39,6 +39,10 @@ class ProcessGroup {
   // exception leaves this call.
   int run(const std::function<int()>& body);
 
+  // The same processes over connections of their own: its messages have no order with those of this group, so that
+  // another thread may send them. All call it.
+  ProcessGroup beside() const;
+
   // Messages between two processes arrive in the order in which both name them. The tensor is contiguous, of equal type
   // and size on both sides, and stays alive until it has arrived.
   Transfer send(const at::Tensor& tensor, int64_t to);
@@ -64,6 +68,7 @@ class ProcessGroup {
   int64_t size_ = 1;
   int64_t local_size_ = 1;
   std::shared_ptr<Links> links_;  // none alone
+  size_t connections_ = 0;        // which of the links' sets of connections
 };
 
 }  // namespace qat

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "model/absent_weight.h"
 
 namespace qat {
 
@@ -34,18 +35,33 @@ void unpack(const at::Tensor& values, const WeightPiece& piece, const std::vecto
   }
 }
 
+// The pieces of the weights that every process holds.
+std::vector<WeightPiece> pieces_at_all(const WeightShares& shares, const std::vector<TrainedWeight>& weights) {
+  std::vector<WeightPiece> pieces;
+  for (WeightPiece piece : shares.pieces()) {
+    for (const size_t weight : piece.weights) {
+      if (weights[weight].is_sharded) piece.count -= weights[weight].parameter.numel();
+    }
+    std::erase_if(piece.weights, [&](size_t weight) { return weights[weight].is_sharded; });
+    if (!piece.weights.empty()) pieces.push_back(std::move(piece));
+  }
+  return pieces;
+}
+
 }  // namespace
 
 GroupOptimizer::GroupOptimizer(std::vector<TrainedWeight> weights, const TrainConfig& config, ProcessGroup& group)
     : Optimizer(std::move(weights)),
       group_(group),
       shares_(weights_, group.size()),
-      sharded_(config.sharding == "states"),
+      sharded_(config.shards_states()),
+      spread_(pieces_at_all(shares_, weights_)),
       index_(weights_.size()) {
   std::vector<TrainedWeight> own;
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (sharded_ && shares_.owner(i) != group.rank()) continue;
     index_[i] = own.size();
+    QAT_CHECK(!is_absent(weights_[i].parameter));
     own.push_back(weights_[i]);
   }
   inner_ = make_optimizer(std::move(own), config.optimizer, static_cast<uint64_t>(config.seed));
@@ -96,7 +112,7 @@ void GroupOptimizer::spread_parameters() {
   const auto finish_until = [&](size_t most) {
     for (; in_flight.size() > most; in_flight.pop_front()) in_flight.front()();
   };
-  for (const WeightPiece& piece : shares_.pieces()) {
+  for (const WeightPiece& piece : spread_) {
     if (piece.owner == group_.rank()) {
       const at::Tensor values = values_of_piece(piece, weights_);
       for (int64_t rank = 0; rank < group_.size(); ++rank) {

@@ -15,8 +15,9 @@ namespace qat {
 
 class GroupOptimizer final : public Optimizer {
  public:
-  // The optimizer that `config.optimizer` names; with sharding = states of a process's own weights only: masters and
-  // moments live at the owner, which sends new parameters to all. `group` must outlive this.
+  // The optimizer that `config.optimizer` names; with sharding = states or parameters of a process's own weights only:
+  // masters and moments live at the owner, which sends to all the new parameters that are not sharded. `group` must
+  // outlive this.
   GroupOptimizer(std::vector<TrainedWeight> weights, const TrainConfig& config, ProcessGroup& group);
 
   // Gradients of weights that this process does not update may be undefined.
@@ -43,6 +44,7 @@ class GroupOptimizer final : public Optimizer {
   ProcessGroup& group_;
   WeightShares shares_;
   bool sharded_;
+  std::vector<WeightPiece> spread_;           // what goes from its owner to all after an update
   std::vector<std::optional<size_t>> index_;  // of a weight in inner_, if that updates it
   std::unique_ptr<Optimizer> inner_;
   std::vector<std::vector<RemoteArray>> remote_;  // at the first process, with sharding: of each other rank

@@ -6,6 +6,7 @@
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "core/terminal.h"
 #include "model/chunked_head.h"
@@ -16,6 +17,22 @@ namespace {
 
 at::Tensor trained_hidden_states(const Gemma4Model& model, const TrainingBatch& batch) {
   return model.hidden_states(batch.input).index_select(0, batch.trained_positions());
+}
+
+// Calls visit(index) for the batches of this process until one of the group gives false, and takes part in the passes
+// of those that have more. Returns whether none gave false.
+bool for_each_batch(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, ProcessGroup& group,
+                    const std::function<bool(size_t)>& visit) {
+  for (size_t i = 0; group.any(i < batches.size()); ++i) {
+    bool goes_on = true;
+    if (i < batches.size()) {
+      goes_on = visit(i);
+    } else {
+      model.lend_weights();
+    }
+    if (group.any(!goes_on)) return false;
+  }
+  return true;
 }
 
 struct Sums {
@@ -42,9 +59,13 @@ void add_batch(const Gemma4Model& model, const TrainingBatch& batch, const at::T
 
 }  // namespace
 
-ReferenceStates::ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, bool keeps_head) {
+ReferenceStates::ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, bool keeps_head,
+                                 ProcessGroup& group) {
   const at::NoGradGuard no_grad;
-  for (const TrainingBatch& batch : batches) hidden_.push_back(trained_hidden_states(model, batch));
+  for_each_batch(model, batches, group, [&](size_t i) {
+    hidden_.push_back(trained_hidden_states(model, batches[i]));
+    return true;
+  });
   head_ = model.head().weight.detach().to(at::kBFloat16, /*non_blocking=*/false, /*copy=*/!keeps_head);
 }
 
@@ -55,13 +76,12 @@ std::optional<HeldOutResult> evaluate_held_out(const Gemma4Model& model, const s
   int64_t positions = 0;
   Projection head;
   if (reference != nullptr) head.weight = reference->head().to(model.dtype());
-  bool interrupted = false;
-  for (size_t i = 0; i < batches.size() && !interrupted; ++i) {
+  const bool finished = for_each_batch(model, batches, group, [&](size_t i) {
     add_batch(model, batches[i], reference == nullptr ? at::Tensor() : reference->hidden(i), head, sums);
     positions += batches[i].trained_tokens;
-    interrupted = interrupt_requested();
-  }
-  if (group.any(interrupted)) return std::nullopt;
+    return !interrupt_requested();
+  });
+  if (!finished) return std::nullopt;
   const std::vector<double> totals = group.sum({sums.loss, sums.kl, static_cast<double>(positions)});
   HeldOutResult result{totals[0] / totals[2], std::nullopt, static_cast<int64_t>(totals[2])};
   if (reference != nullptr) result.kl = totals[1] / totals[2];

@@ -18,7 +18,8 @@ class ReferenceStates {
  public:
   // Runs `model` as it stands: to be made before fake quantization is attached. `keeps_head`: the model's head neither
   // changes nor ends before this, so that it need not be copied where it is BF16.
-  ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, bool keeps_head);
+  ReferenceStates(const Gemma4Model& model, const std::vector<TrainingBatch>& batches, bool keeps_head,
+                  ProcessGroup& group);
 
   const at::Tensor& hidden(size_t batch) const { return hidden_[batch]; }
   const at::Tensor& head() const { return head_; }

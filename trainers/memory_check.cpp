@@ -56,6 +56,10 @@ std::string advice(const TrainConfig& config, const BaseModel& base, const std::
   if (processes > 1 && config.sharding == "none") {
     add("sharding=states", [](TrainConfig& c) { c.sharding = "states"; });
   }
+  const bool can_shard = config.activation_checkpointing == "layers" && !config.trains_adapters();
+  if (processes > 1 && can_shard && !config.shards_parameters()) {
+    add("sharding=parameters", [](TrainConfig& c) { c.sharding = "parameters"; });
+  }
   if (config.micro_batch_sequences > 1) {
     add("micro_batch_sequences=1", [](TrainConfig& c) { c.micro_batch_sequences = 1; });
   }

@@ -36,13 +36,16 @@ class Estimator {
   Estimator(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
             int64_t processes)
       : config_(config),
-        state_shares_(config.sharding == "states" ? processes : 1),
+        processes_(processes),
+        state_shares_(config.shards_states() ? processes : 1),
+        passes_(std::max<int64_t>(1, config.gradient_accumulation / processes)),
         base_(base),
+        sharded_(config, base, unchanged_weights(config, base, frozen), processes),
         model_(base.config()),
         dtype_(config.computes_in_bfloat16() ? at::kBFloat16 : at::kFloat),
         value_(static_cast<int64_t>(c10::elementSize(dtype_))),
         in_file_(base.readable_in_file(unchanged_weights(config, base, frozen), dtype_)),
-        quantized_(config, base, head_is_constant(frozen)),
+        quantized_(config, base, sharded_, head_is_constant(frozen)),
         tokens_(config.micro_batch_sequences * std::min(config.sequence_length, model_.max_positions)),
         per_token_(activation_bytes(model_, base.plan(), value_)) {
     for (const WeightSpec& weight : base.table().weights()) {
@@ -59,10 +62,7 @@ class Estimator {
     const Moment& peak = *std::max_element(moments.begin(), moments.end(),
                                            [](const Moment& a, const Moment& b) { return a.sum() < b.sum(); });
     MemoryEstimate result{peak.name,
-                          {{"parameters", value_ * elements_of(base_.table(),
-                                                               [&](const WeightSpec& weight) {
-                                                                 return in_file(weight) || quantized_.packs(weight);
-                                                               })},
+                          {{"parameters", parameter_bytes()},
                            {"packed weights", quantized_.packed()},
                            {"masters",
                             config_.optimizer.masters == "float32" ? kFloat * trained_values() / state_shares_ : 0},
@@ -79,6 +79,13 @@ class Estimator {
   }
 
  private:
+  int64_t parameter_bytes() const {
+    int64_t elements = 0;
+    for (const WeightSpec& weight : base_.table().weights()) {
+      elements += in_file(weight) || quantized_.packs(weight) ? 0 : weight.elements() / sharded_.holders(weight);
+    }
+    return value_ * elements;
+  }
   bool has_adapter(const WeightSpec& weight) const {
     const auto& roles = config_.lora.roles;
     return config_.trains_adapters() && std::find(roles.begin(), roles.end(), role_name(weight.role)) != roles.end();
@@ -199,25 +206,33 @@ class Estimator {
   // pieces. Logits come one token at a time.
   Moment saving() const {
     const int64_t logits = 4 * kFloat * model_.vocabulary_size;
-    if (value_ == kFloat) return {"saving a checkpoint", 0, 0, quantized_.passing_head(kFloat) + logits};
+    const int64_t arriving = sharded_.most_arriving_masters(value_);
+    if (value_ == kFloat) return {"saving a checkpoint", 0, 0, quantized_.passing_head(kFloat) + logits + arriving};
     int64_t largest = 0;
     for (const WeightSpec& weight : base_.table().weights()) {
       if (weight.layer) largest = std::max(largest, weight.elements());
     }
     const int64_t pieces = 3 * kFloat * std::min(kConvertedValues, std::max(largest, head().elements()));
-    return {"saving a checkpoint", 0, 0, kFloat * (head().elements() + largest) + pieces + logits};
+    return {"saving a checkpoint", 0, 0, kFloat * (head().elements() + largest) + pieces + logits + arriving};
   }
 
-  // The last of gradient_accumulation passes, from the loss back to the embeddings.
+  // What a backward pass changes in the gradients that are held of so many values. Those of several processes leave as
+  // they are complete, and their sums in fp32 come, at the owner alone where it is enough.
+  int64_t grown_by(int64_t values, int64_t held_value) const {
+    if (processes_ > 1) return kFloat * values / state_shares_ - held_value * values;
+    const bool in_place = config_.optimizer.step_in_backward || (held_value > 0 && value_ == kFloat);
+    return in_place ? 0 : value_ * values;
+  }
+
+  // The last of the passes of a step, from the loss back to the embeddings.
   void add_step(std::vector<Moment>& moments) const {
     const bool recomputed = config_.activation_checkpointing == "layers";
-    const bool adds_up = config_.gradient_accumulation > 1;
+    const bool adds_up = passes_ > 1;
     const bool in_backward = config_.optimizer.step_in_backward;
     // FP32 gradients are added in place where there are some; of BF16 ones the first stay as they are, later ones are
     // added to fp32 sums after the pass.
-    const int64_t held_value = config_.gradient_accumulation > 2 ? kFloat : value_;
-    const int64_t held = adds_up ? held_value * trained_values() : 0;
-    const int64_t growth = in_backward || (adds_up && value_ == kFloat) ? 0 : value_;
+    const int64_t held_value = !adds_up ? 0 : passes_ > 2 ? kFloat : value_;
+    const int64_t held = held_value * trained_values();
     int64_t activations = tokens_ * per_token_.kept(recomputed);
     activations += passing(std::nullopt);
     for (int64_t layer = 0; !recomputed && layer < model_.layer_count(); ++layer) activations += passing(layer);
@@ -229,22 +244,30 @@ class Estimator {
         {"the loss", held, activations, 2 * kFloat * head_values + states + (value_ == 2 ? 2 : 0) * head_values});
 
     // Of a tied head: waits until that of the lookup joins it.
-    int64_t grown = (model_.tied_head ? value_ : growth) * head_values;
+    int64_t grown = model_.tied_head ? value_ * head_values : grown_by(head_values, held_value);
     for (int64_t layer = model_.layer_count() - 1; layer >= 0; --layer) {
       const auto index = static_cast<size_t>(layer);
-      const int64_t again = recomputed ? tokens_ * per_token_.layers[index] + passing(layer) : 0;
+      const int64_t again = (recomputed ? tokens_ * per_token_.layers[index] + passing(layer) : 0) +
+                            sharded_.arriving(layer, value_);
       moments.push_back({"the backward pass", held + grown, activations + again, layer_buffers()});
       activations -= tokens_ * (recomputed ? per_token_.inputs : per_token_.layers)[index];
       if (!recomputed) activations -= passing(layer);
-      for (const WeightSpec* weight : trained_) grown += weight->layer == layer ? growth * weight->elements() : 0;
+      for (const WeightSpec* weight : trained_) {
+        grown += weight->layer == layer ? grown_by(weight->elements(), held_value) : 0;
+      }
     }
     int64_t lookups = 0;
     for (const WeightSpec* weight : trained_) lookups += is_table(weight->role) ? value_ * weight->elements() : 0;
     moments.push_back({"the backward pass", held + grown + lookups, activations, 0});
-    if (value_ == 2 && adds_up) moments.push_back({"adding gradients", (held_value + 2) * trained_values()});
+    // With several processes the last pass adds to none.
+    const int64_t without_adding = processes_ == 1 ? 1 : 2;
+    if (value_ == 2 && passes_ > without_adding) {
+      moments.push_back({"adding gradients", (held_value + 2) * trained_values()});
+    }
     // A weight's gradient in fp32 beside those that wait; plain AdamW takes it in small pieces.
     const bool in_pieces = config_.optimizer.kind == "adamw" && config_.optimizer.masters == "float32";
-    const int64_t waiting = in_backward ? 0 : (adds_up ? kFloat : value_) * trained_values();
+    const int64_t alone = in_backward ? 0 : (adds_up ? kFloat : value_) * trained_values();
+    const int64_t waiting = processes_ == 1 ? alone : kFloat * trained_values() / state_shares_;
     moments.push_back({"the update", waiting, 0, value_ == kFloat || in_pieces ? 0 : kFloat * largest_trained()});
   }
 
@@ -255,8 +278,11 @@ class Estimator {
   }
 
   const TrainConfig& config_;
+  int64_t processes_;
   int64_t state_shares_;  // processes that have masters and moments of about as many weights each
+  int64_t passes_;        // of a process in a step
   const BaseModel& base_;
+  ShardedMemory sharded_;
   const Gemma4Config& model_;
   at::ScalarType dtype_;
   int64_t value_;  // bytes

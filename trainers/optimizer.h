@@ -20,6 +20,7 @@ struct TrainedWeight {
   bool decays = false;      // weight decay applies: matrices and tables only
   bool is_scale = false;    // of a fake quantizer: an fp32 number that is not rounded, with a learning rate of its own
   bool is_adapter = false;  // an fp32 number that is not rounded; the merged weight is
+  bool is_sharded = false;  // between uses only its owner has it (sharded_weights.h)
 
   bool stays_float() const { return is_scale || is_adapter; }
 };

@@ -41,8 +41,8 @@ int64_t QuantizedMemory::held(int64_t value) const {
   if (base_.plan() == nullptr) return bytes;
   for (const WeightSpec& weight : base_.table().weights()) {
     bytes += scale_bytes(weight);
-    if (keeps(weight, "values")) bytes += value * whole_values(weight);
-    if (keeps(weight, "codes")) bytes += scheme_of(weight).row_bytes(whole_values(weight));
+    if (keeps(weight, "values")) bytes += value * whole_values(weight) / sharded_.holders(weight);
+    if (keeps(weight, "codes")) bytes += scheme_of(weight).row_bytes(whole_values(weight)) / sharded_.holders(weight);
   }
   return bytes;
 }
@@ -50,8 +50,9 @@ int64_t QuantizedMemory::held(int64_t value) const {
 int64_t QuantizedMemory::passing(const std::optional<int64_t>& layer, int64_t value) const {
   int64_t bytes = 0;
   for (const WeightSpec& weight : base_.table().weights()) {
-    if (weight.layer != layer || weight.name == base_.table().head().name || keeps(weight, "values")) continue;
-    bytes += value * whole_values(weight);
+    if (weight.layer != layer || weight.name == base_.table().head().name) continue;
+    const bool is_kept = keeps(weight, "values") && sharded_.holders(weight) == 1;
+    if (!is_kept) bytes += value * whole_values(weight);
   }
   return bytes;
 }

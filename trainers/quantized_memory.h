@@ -5,15 +5,16 @@
 #include <optional>
 
 #include "trainers/base_model.h"
+#include "trainers/sharded_memory.h"
 #include "trainers/train_config.h"
 
 namespace qat {
 
 class QuantizedMemory {
  public:
-  // `head_is_constant`: its forward value stays the same for the whole run.
-  QuantizedMemory(const TrainConfig& config, const BaseModel& base, bool head_is_constant)
-      : config_(config), base_(base), head_is_constant_(head_is_constant) {}
+  // `sharded` outlives this. `head_is_constant`: its forward value stays the same for the whole run.
+  QuantizedMemory(const TrainConfig& config, const BaseModel& base, const ShardedMemory& sharded, bool head_is_constant)
+      : config_(config), base_(base), sharded_(sharded), head_is_constant_(head_is_constant) {}
 
   // Whether the run keeps a weight as codes: with lora.base = packed. Bytes of all such codes with their scales.
   bool packs(const WeightSpec& weight) const { return config_.packs_base() && base_.can_be_packed(weight); }
@@ -44,6 +45,7 @@ class QuantizedMemory {
 
   const TrainConfig& config_;
   const BaseModel& base_;
+  const ShardedMemory& sharded_;
   bool head_is_constant_;
 };
 

@@ -21,13 +21,9 @@ uint64_t checkpoint_bytes(const BaseModel& base) {
   return bytes;
 }
 
-// Of the bits of all values, in any order: the same on every machine.
-int64_t checksum(const std::vector<TrainedWeight>& weights) {
-  int64_t sum = 0;
-  for (const TrainedWeight& weight : weights) {
-    const at::ScalarType bits = weight.parameter.element_size() == 2 ? at::kShort : at::kInt;
-    sum += weight.parameter.detach().view(bits).sum(at::kLong).item<int64_t>();
-  }
+int64_t checksum(const std::vector<TrainedWeight>& weights, const ShardedWeights& sharded) {
+  int64_t sum = sharded.checksum();
+  for (const TrainedWeight& weight : weights) sum += weight.is_sharded ? 0 : sum_of_bits(weight.parameter);
   return sum;
 }
 
@@ -61,8 +57,12 @@ void check_group(const TrainConfig& config, const TrainingData& data, const Proc
   }
 }
 
-void check_same_start(const TrainConfig& config, const TrainingData& data, const std::vector<TrainedWeight>& weights,
-                      ProcessGroup& group) {
+int64_t sum_of_bits(const at::Tensor& values) {
+  const at::ScalarType bits = values.element_size() == 2 ? at::kShort : at::kInt;
+  return values.detach().view(bits).sum(at::kLong).item<int64_t>();
+}
+
+void check_same_settings(const TrainConfig& config, ProcessGroup& group) {
   if (group.size() == 1) return;
   TrainConfig of_run = config;
   of_run.out = "";
@@ -76,6 +76,11 @@ void check_same_start(const TrainConfig& config, const TrainingData& data, const
     }
     fail_usage("the configuration is not that of rank 0 (before: rank 0, now: this one):", message);
   }
+}
+
+void check_same_start(const TrainingData& data, const std::vector<TrainedWeight>& weights,
+                      const ShardedWeights& sharded, ProcessGroup& group) {
+  if (group.size() == 1) return;
   const auto compare = [&](const char* what, const std::string& mine) {
     const std::string wanted = group.from_first(mine);
     if (mine != wanted) fail_usage("the ", what, " are not those of rank 0: found ", mine, ", wanted ", wanted);
@@ -83,7 +88,7 @@ void check_same_start(const TrainConfig& config, const TrainingData& data, const
   const BatchSource& source = data.source();
   compare("training data", join(source.example_count(), " documents in ", source.rows_in_epoch(), " rows with ",
                                 source.trained_tokens_per_epoch(), " trained tokens"));
-  compare("weights to start from", join("checksum ", checksum(weights)));
+  compare("weights to start from", join("checksum ", checksum(weights, sharded)));
 }
 
 void check_disk_space(const TrainConfig& config, const RunFolder& folder, const BaseModel& base,

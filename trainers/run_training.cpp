@@ -30,10 +30,10 @@ std::string without_place(const TrainConfig& config) {
 
 // The hidden states of the model that KL is measured to; `model` is the one the run starts from, not yet quantized.
 std::optional<ReferenceStates> make_reference(const TrainConfig& config, const Gemma4Model& model,
-                                              const TrainingData& data) {
+                                              const TrainingData& data, ProcessGroup& group) {
   if (!config.wants_kl() || config.eval.every_steps == 0) return std::nullopt;
   if (config.eval.reference.empty()) {
-    return ReferenceStates(model, data.held_out(), /*keeps_head=*/!model.head().weight.requires_grad());
+    return ReferenceStates(model, data.held_out(), /*keeps_head=*/!model.head().weight.requires_grad(), group);
   }
   const ModelFolder folder(config.eval.reference);
   if (folder.config().vocabulary_size != model.config().vocabulary_size) {
@@ -42,7 +42,7 @@ std::optional<ReferenceStates> make_reference(const TrainConfig& config, const G
   }
   Gemma4Model reference(folder.config(), model.dtype(), readable_in_file(folder.table(), model.dtype()));
   load_weights(reference, folder.tensors());
-  return ReferenceStates(reference, data.held_out(), /*keeps_head=*/false);
+  return ReferenceStates(reference, data.held_out(), /*keeps_head=*/false, group);
 }
 
 void append(std::vector<TrainedWeight>& weights, std::vector<TrainedWeight> more) {
@@ -95,18 +95,25 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   check_lengths(config, base.config());
   TrainingData data(config, base.config(), group);
   check_group(config, data, group);
+  check_same_settings(config, group);
   data.seek(state.data);
 
   const std::vector<std::string> frozen = frozen_weights(config, base);
   const MemoryPlan memory(config, base, frozen, group);
   const std::vector<std::string> unchanged = unchanged_weights(config, base, frozen);
   const at::ScalarType dtype = compute_type(config);
-  Gemma4Model model(base.config(), dtype, base.without_memory(unchanged, dtype));
+  ShardedWeights sharded(config, base, unchanged, group);
+  Gemma4Model model(base.config(), dtype,
+                    [&, stays = base.without_memory(unchanged, dtype)](const WeightSpec& weight) {
+                      return sharded.contains(weight) || stays(weight);
+                    });
   model.recompute_layers(config.activation_checkpointing == "layers");
-  base.fill(model, static_cast<uint64_t>(config.seed));
+  base.fill(model, static_cast<uint64_t>(config.seed), [&](const WeightSpec& weight, Projection& projection) {
+    if (sharded.contains(weight)) sharded.take(weight, projection, dtype);
+  });
   std::vector<TrainedWeight> trained = select_trained_weights(model, unchanged);
   const std::unique_ptr<Objective> objective = make_objective(config, base.config(), data);
-  const std::optional<ReferenceStates> reference = make_reference(config, model, data);
+  const std::optional<ReferenceStates> reference = make_reference(config, model, data, group);
   LoraAdapters lora = attach_lora(config, base, frozen, model);
   append(trained, lora.trained_weights());
   FakeQuantSet fake_quant = base.attach_fake_quant(model);
@@ -120,7 +127,7 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   if (config.quantization.learn_scales && config.changes_weights()) {
     append(trained, select_trained_scales(fake_quant, frozen));
   }
-  check_same_start(config, data, trained, group);
+  check_same_start(data, trained, sharded, group);
   const auto optimizer = make_run_optimizer(std::move(trained), config, group);
   if (state.step > 0) load_optimizer(folder.state(), state, *optimizer, group);
   lora.changed();
@@ -140,7 +147,7 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   const CheckpointWriter checkpoints(base, data.witness_prompts());
   Trainer trainer(config, model, fake_quant, *objective, data, *optimizer, lora, group);
   TrainingRun run({config, folder, checkpoints, model, fake_quant, data, *optimizer, trainer, lora,
-                   reference ? &*reference : nullptr, group},
+                   reference ? &*reference : nullptr, sharded, group},
                   state);
   const ExitCode code = run.run();
   if (!group.is_first()) return static_cast<int>(code);

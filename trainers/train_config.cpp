@@ -135,8 +135,11 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("micro_batch_sequences", micro_batch_sequences, "packed rows per forward pass");
   visitor.field("gradient_accumulation", gradient_accumulation,
                 "forward passes per optimizer step, shared by the processes of a run under torchrun");
-  visitor.choice("sharding", sharding, {"none", "states"},
-                 "under torchrun: every process keeps masters and moments of all weights, or of its share; same bits");
+  visitor.choice("sharding", sharding, {"none", "states", "parameters"},
+                 "under torchrun: every process keeps masters and moments of all weights, or of its share; parameters: of "
+                 "layers' matrices that learn also the values, which come from their owners whenever a layer computes and "
+                 "go afterwards, as packed codes with quantization.keep = codes; needs activation_checkpointing = layers; "
+                 "same bits");
   visitor.choice("activation_checkpointing", activation_checkpointing, {"none", "layers"},
                  "layers: a layer keeps only its inputs and is computed again in the backward pass; less memory, same bits");
   visitor.choice("memory_check", memory_check, {"refuse", "warn"},

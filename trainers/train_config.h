@@ -157,6 +157,9 @@ struct TrainConfig {
   bool is_quantized() const { return !plan.empty(); }
   bool trains_adapters() const { return lora.rank > 0; }
   bool packs_base() const { return lora.base == "packed"; }
+  // Whether each process of a group keeps masters and moments of its own weights only; and the values, too.
+  bool shards_states() const { return sharding != "none"; }
+  bool shards_parameters() const { return sharding == "parameters"; }
   // Whether what a step changes goes into quantized weights and scales.
   bool changes_weights() const { return !trains_adapters() || lora.through_quantizer; }
   bool distills() const { return objective != "cross_entropy"; }

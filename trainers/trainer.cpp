@@ -19,7 +19,7 @@ Trainer::Trainer(const TrainConfig& config, Gemma4Model& model, FakeQuantSet& fa
       lora_(lora),
       group_(group),
       passes_(config.gradient_accumulation / group.size()),
-      gradients_(optimizer.weights(), group, config.sharding == "states", passes_) {
+      gradients_(optimizer.weights(), group, config.shards_states(), passes_) {
   if (config.optimizer.step_in_backward) tap_.emplace(optimizer.weights());
 }
 

@@ -34,10 +34,11 @@ TrainingRun::TrainingRun(const RunParts& parts, TrainState state)
       state_(std::move(state)),
       display_(state_.step, parts.config.steps),
       saved_step_(state_.step > 0 ? state_.step : -1) {
-  if (!parts.group.is_first()) return;
-  metrics_.emplace(parts.folder.metrics(), state_.metrics_lines);
-  if (parts.config.tensorboard) tensorboard_.emplace(parts.folder, state_);
-  if (saved_step_ >= 0) publish();
+  if (parts.group.is_first()) {
+    metrics_.emplace(parts.folder.metrics(), state_.metrics_lines);
+    if (parts.config.tensorboard) tensorboard_.emplace(parts.folder, state_);
+  }
+  if (saved_step_ >= 0) parts_.sharded.for_first([this] { publish(); });
 }
 
 ExitCode TrainingRun::run() {
@@ -108,7 +109,8 @@ void TrainingRun::evaluate() {
   if (!best) return;
   state_.best_metric = metric;
   state_.best_step = state_.step;
-  if (parts_.config.checkpoint.keep_best && parts_.group.is_first()) write_checkpoint_to(parts_.folder.best());
+  if (parts_.config.checkpoint.keep_best)
+    parts_.sharded.for_first([this] { write_checkpoint_to(parts_.folder.best()); });
 }
 
 void TrainingRun::record(const HeldOutResult& result, bool best, double seconds,
@@ -148,8 +150,8 @@ void TrainingRun::save() {
   if (tensorboard_) tensorboard_->sync();
   save_state(parts_.folder.state(), state_, parts_.optimizer, parts_.fake_quant, parts_.group);
   saved_step_ = state_.step;
+  parts_.sharded.for_first([this] { publish(); });
   if (!parts_.group.is_first()) return;
-  publish();
   report();
   if (stopping_) display_.note(join("stopped at step ", state_.step, ", saved in ", parts_.folder.path().string()));
 }

@@ -14,6 +14,7 @@
 #include "trainers/metrics_log.h"
 #include "trainers/optimizer.h"
 #include "trainers/run_folder.h"
+#include "trainers/sharded_weights.h"
 #include "trainers/tensorboard_log.h"
 #include "trainers/train_config.h"
 #include "trainers/train_state.h"
@@ -35,6 +36,7 @@ struct RunParts {
   Trainer& trainer;
   const LoraAdapters& lora;
   const ReferenceStates* reference;  // null without KL
+  ShardedWeights& sharded;
   ProcessGroup& group;
 };
 
@@ -61,7 +63,8 @@ class TrainingRun {
   void append_statistics(const std::vector<NamedStatistics>& statistics);
   void save();
   void report();
-  // Brings checkpoint/, step-N/ and adapter/ in line with the saved state.
+  // Brings checkpoint/, step-N/ and adapter/ in line with the saved state. This and the next are the first process's,
+  // to whom the others lend their weights.
   void publish();
   void write_checkpoint_to(const std::filesystem::path& folder);
 

@@ -11,24 +11,34 @@ namespace {
 constexpr int64_t kPieceElements = int64_t{1} << 22;
 constexpr int64_t kSmallElements = int64_t{1} << 16;  // from here on a weight travels alone
 
-std::vector<int64_t> balanced_owners(const std::vector<TrainedWeight>& weights, int64_t processes) {
-  std::vector<size_t> order(weights.size());
+}  // namespace
+
+std::vector<int64_t> balanced_owners(const std::vector<int64_t>& sizes, std::vector<int64_t>& load) {
+  std::vector<size_t> order(sizes.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return weights[a].parameter.numel() > weights[b].parameter.numel(); });
-  std::vector<int64_t> owners(weights.size()), load(static_cast<size_t>(processes));
-  for (const size_t weight : order) {
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sizes[a] > sizes[b]; });
+  std::vector<int64_t> owners(sizes.size());
+  for (const size_t index : order) {
     const auto lightest = std::min_element(load.begin(), load.end());
-    *lightest += weights[weight].parameter.numel();
-    owners[weight] = lightest - load.begin();
+    *lightest += sizes[index];
+    owners[index] = lightest - load.begin();
   }
   return owners;
 }
 
-}  // namespace
-
-WeightShares::WeightShares(const std::vector<TrainedWeight>& weights, int64_t processes)
-    : owners_(balanced_owners(weights, processes)) {
+WeightShares::WeightShares(const std::vector<TrainedWeight>& weights, int64_t processes) : owners_(weights.size()) {
+  std::vector<int64_t> load(static_cast<size_t>(processes));
+  for (const bool that_stay_float : {false, true}) {
+    std::vector<size_t> chosen;
+    std::vector<int64_t> sizes;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      if (weights[i].stays_float() != that_stay_float) continue;
+      chosen.push_back(i);
+      sizes.push_back(weights[i].parameter.numel());
+    }
+    const std::vector<int64_t> owners = balanced_owners(sizes, load);
+    for (size_t i = 0; i < chosen.size(); ++i) owners_[chosen[i]] = owners[i];
+  }
   cut(weights, processes);
 }
 

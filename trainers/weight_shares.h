@@ -16,10 +16,14 @@ struct WeightPiece {
   int64_t count = 0;            // elements of all
 };
 
+// The owners of things of these sizes: from the largest on, each goes to the process with the least `load` so far (one
+// entry per process), which grows.
+std::vector<int64_t> balanced_owners(const std::vector<int64_t>& sizes, std::vector<int64_t>& load);
+
 class WeightShares {
  public:
   // Whole weights, as equal in size as the largest ones allow. The same weights and number of processes give the same
-  // shares everywhere.
+  // shares everywhere; who owns a weight of the model does not depend on scales and adapters that learn beside it.
   WeightShares(const std::vector<TrainedWeight>& weights, int64_t processes);
 
   int64_t owner(size_t weight) const { return owners_[weight]; }

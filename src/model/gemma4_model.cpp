@@ -190,10 +190,39 @@ void Gemma4Model::run_layer(int64_t layer, LayerInputs& state, const PackedToken
   const Layer& wanted = layers_.at(static_cast<size_t>(layer));
   const TokenRows rows{positions_of(batch), batch.document_starts};
   if (recomputes_layers_ && at::GradMode::is_enabled()) {
-    wanted.forward_keeping_inputs(config_, state, rows);
+    wanted.forward_keeping_inputs(config_, state, rows, [this, layer](bool again) {
+      return borrow_weights(layer, again ? layer - 1 : layer + 1);
+    });
   } else {
+    const auto weights = borrow_weights(layer, layer + 1);
     wanted.forward(config_, state, rows, nullptr);
   }
+}
+
+struct Gemma4Model::LayerLoan {
+  LayerLoan(int64_t index, const Layer& of_layer) : layer(index) {
+    for (const Projection* projection : of_layer.projections()) {
+      if (auto loan = projection->borrow_for_product()) loans.push_back(std::move(loan));
+    }
+  }
+
+  int64_t layer;
+  std::vector<std::unique_ptr<WeightLoan>> loans;
+};
+
+std::shared_ptr<void> Gemma4Model::borrow_weights(int64_t layer, int64_t next) const {
+  const auto start = [&](int64_t wanted) {
+    return std::make_shared<LayerLoan>(wanted, layers_.at(static_cast<size_t>(wanted)));
+  };
+  auto loan = std::exchange(next_loan_, nullptr);
+  if (loan == nullptr || loan->layer != layer) loan = start(layer);
+  if (next >= 0 && next < config_.layer_count()) next_loan_ = start(next);
+  for (const auto& weight : loan->loans) weight->arrive();
+  return loan;
+}
+
+void Gemma4Model::lend_weights() const {
+  for (int64_t layer = 0; layer < config_.layer_count(); ++layer) borrow_weights(layer, layer + 1);
 }
 
 at::Tensor Gemma4Model::final_norm(const at::Tensor& hidden) const {

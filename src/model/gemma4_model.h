@@ -78,6 +78,8 @@ class Gemma4Model {
 
   // Hidden states after the final norm: [T, hidden].
   at::Tensor hidden_states(const PackedTokens& batch) const;
+  // What hidden_states() does for other processes, whose layers read weights of this one, and nothing else.
+  void lend_weights() const;
   // The same in steps.
   LayerInputs embed(const PackedTokens& batch) const;
   void run_layer(int64_t layer, LayerInputs& state, const PackedTokens& batch) const;
@@ -91,7 +93,10 @@ class Gemma4Model {
  private:
   friend class ModelSession;
   struct Layer;
+  struct LayerLoan;
   Layer make_layer(const LayerConfig& layer_config);
+  // The weights of a layer, arrived; those of the one that is computed next start on their way.
+  std::shared_ptr<void> borrow_weights(int64_t layer, int64_t next) const;
 
   Gemma4Config config_;
   WeightTable weights_;
@@ -101,6 +106,7 @@ class Gemma4Model {
   std::vector<std::pair<std::string, at::Tensor>> vectors_;
   std::vector<Layer> layers_;
   bool recomputes_layers_ = false;
+  mutable std::shared_ptr<LayerLoan> next_loan_;  // on its way
 };
 
 // Logits as above of any head and soft-cap (0: none).
@@ -123,6 +129,9 @@ Projection load_head(const WeightTable& table, const TensorSource& source, at::S
 
 // Random initial weights as in transformers: normal(0, 0.02) for matrices and tables, 1 (0 with norm_offset 1) for
 // norms, 1 for scales, zero for the pad row. Seeded.
-void initialize_weights(Gemma4Model& model, uint64_t seed);
+// A parameter without memory gets some; `initialized` may then put something else in its place before the next is
+// drawn.
+void initialize_weights(Gemma4Model& model, uint64_t seed,
+                        const std::function<void(const WeightSpec&, Projection&)>& initialized = {});
 
 }  // namespace qat

@@ -1,5 +1,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
 #include <cmath>
@@ -46,7 +47,8 @@ void fill_normal(at::Tensor& weight, uint64_t seed) {
 
 }  // namespace
 
-void initialize_weights(Gemma4Model& model, uint64_t seed) {
+void initialize_weights(Gemma4Model& model, uint64_t seed,
+                        const std::function<void(const WeightSpec&, Projection&)>& initialized) {
   const at::NoGradGuard no_gradients;
   const Gemma4Config& config = model.config();
   SplitMix64 seeds(seed);
@@ -57,8 +59,14 @@ void initialize_weights(Gemma4Model& model, uint64_t seed) {
       weight.fill_(spec.role == WeightRole::Norm ? 1.0 - config.norm_offset : 1.0);
       continue;
     }
+    const bool has_memory = weight.defined();
+    if (!has_memory) weight = at::empty(spec.shape, model.dtype());
     fill_normal(weight, own_seed);
     if (is_table(spec.role) && config.pad_token < spec.shape.front()) weight.select(0, config.pad_token).zero_();
+    if (has_memory) continue;
+    Projection& projection = model.projection(spec.name);
+    projection.weight = weight;
+    if (initialized) initialized(spec, projection);
   }
 }
 

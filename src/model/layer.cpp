@@ -11,7 +11,6 @@
 #include "model/attention.h"
 #include "model/experts.h"
 #include "model/gated_gelu.h"
-#include "model/recompute.h"
 #include "model/rms_norm.h"
 #include "model/rotary.h"
 
@@ -126,8 +125,8 @@ void Gemma4Model::Layer::forward(const Gemma4Config& model, LayerInputs& state, 
   state.hidden = hidden;
 }
 
-void Gemma4Model::Layer::forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state,
-                                                const TokenRows& rows) const {
+void Gemma4Model::Layer::forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state, const TokenRows& rows,
+                                                const Provision& weights) const {
   // Inputs: hidden states, then per-layer input and a donor's keys and values where there are such. Outputs: hidden
   // states, then a donor's own keys and values.
   std::vector<at::Tensor> inputs{state.hidden};
@@ -157,9 +156,17 @@ void Gemma4Model::Layer::forward_keeping_inputs(const Gemma4Config& model, Layer
     }
     return outputs;
   };
-  const std::vector<at::Tensor> outputs = recompute_in_backward(compute, inputs);
+  const std::vector<at::Tensor> outputs = recompute_in_backward(compute, inputs, weights);
   state.hidden = outputs.front();
   if (is_donor) state.donated.at(static_cast<size_t>(config.index)) = KeyValue{outputs[1], outputs[2]};
+}
+
+std::vector<const Projection*> Gemma4Model::Layer::projections() const {
+  std::vector<const Projection*> result{query,          key,        value,  attention_output, mlp_gate,
+                                        mlp_up,         mlp_down,   router, per_layer_gate,   per_layer_projection,
+                                        expert_gate_up, expert_down};
+  std::erase(result, nullptr);
+  return result;
 }
 
 }  // namespace qat

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/gemma4_model.h"
+#include "model/recompute.h"
 
 namespace qat {
 
@@ -69,7 +70,10 @@ struct Gemma4Model::Layer {
   // Replaces state.hidden by this layer's output. With a cache, keys and values of earlier tokens come from there.
   void forward(const Gemma4Config& model, LayerInputs& state, const TokenRows& rows, KeyValueCache* cache) const;
   // The same without a cache, computed again in the backward pass (recompute.h). `model` must outlive that pass.
-  void forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state, const TokenRows& rows) const;
+  void forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state, const TokenRows& rows,
+                              const Provision& weights) const;
+  // The matrices that it has.
+  std::vector<const Projection*> projections() const;
 
  private:
   at::Tensor norm(const Gemma4Config& model, const at::Tensor& x, const at::Tensor& weight) const;

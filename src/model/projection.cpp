@@ -12,6 +12,20 @@
 
 namespace qat {
 
+std::unique_ptr<WeightLoan> Projection::borrow_for_product() const {
+  if (!lender) return nullptr;
+  // What is converted is made by rows, from those of the master.
+  const bool is_converted = computes_in && weight.scalar_type() != *computes_in;
+  return is_converted ? lender->lend_master() : lender->lend_for_product();
+}
+
+std::unique_ptr<WeightLoan> Projection::borrow_master() const {
+  if (!lender) return nullptr;
+  auto loan = lender->lend_master();
+  loan->arrive();
+  return loan;
+}
+
 at::Tensor Projection::master() const { return stored_master ? stored_master->make() : weight; }
 
 at::Tensor Projection::merged_weight() const { return weight_delta ? weight_delta->add_to(master()) : master(); }

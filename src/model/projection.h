@@ -20,6 +20,8 @@ class WeightTransform {
   // as one. Equal to those rows of apply(), and nothing is kept of them. Used where a table is looked up, and where a
   // weight is made piece by piece.
   virtual at::Tensor apply_rows(const at::Tensor& values, const at::Tensor& rows) = 0;
+  // Drops what it keeps of the weight between uses.
+  virtual void forget() {}
 };
 
 // Adds a low-rank or other change to a master before the weight transform (LoRA: W + s * B A).
@@ -54,6 +56,24 @@ class StoredMaster {
   virtual at::Tensor make() const = 0;
 };
 
+// A use of a weight that is elsewhere between its uses: it can be read from arrive() on as long as this lives.
+class WeightLoan {
+ public:
+  virtual ~WeightLoan() = default;
+  virtual void arrive() = 0;
+};
+
+// Brings a weight from the process that owns it. Both functions start that and return at once; they are called for the
+// same weights in the same order by all processes that use them.
+class WeightLender {
+ public:
+  virtual ~WeightLender() = default;
+  // To read the master.
+  virtual std::unique_ptr<WeightLoan> lend_master() = 0;
+  // To read effective_weight() alone, for which less may have to come.
+  virtual std::unique_ptr<WeightLoan> lend_for_product() = 0;
+};
+
 // Values that are converted at a time where a weight has another dtype than its model.
 inline constexpr int64_t kConvertedValues = int64_t{1} << 24;
 
@@ -65,11 +85,18 @@ struct Projection {
   // The model's dtype, where it may be another one than the weight's: what is read of the weight is then converted at
   // every use, and nothing is kept of it.
   std::optional<at::ScalarType> computes_in;
+  // Null: `weight` is always there. Else it is without memory (absent_weight.h) but for its loans.
+  std::shared_ptr<WeightLender> lender;
   std::shared_ptr<WeightDelta> weight_delta;
   std::shared_ptr<WeightTransform> weight_transform;
   std::shared_ptr<ActivationTransform> input_transform;
   std::shared_ptr<SideProduct> side_product;
   std::shared_ptr<ActivationTransform> output_transform;
+
+  // What has to live while effective_weight() is used; null where the weight is always there.
+  std::unique_ptr<WeightLoan> borrow_for_product() const;
+  // The same for whatever reads the master, arrived already.
+  std::unique_ptr<WeightLoan> borrow_master() const;
 
   // The weight, made where it is stored in another form.
   at::Tensor master() const;

@@ -27,18 +27,24 @@ class Repetition {
 };
 
 struct KeptComputation : torch::CustomClassHolder {
-  explicit KeptComputation(Computation kept) : compute(std::move(kept)) {}
+  KeptComputation(Computation kept, Provision provision) : compute(std::move(kept)), provide(std::move(provision)) {}
+  std::shared_ptr<void> provided(bool again) const { return provide ? provide(again) : nullptr; }
+
   Computation compute;
+  Provision provide;
 };
 
 class Recomputed : public torch::autograd::Function<Recomputed> {
  public:
   // `anchor` makes the outputs differentiable where only leaves inside want gradients. Called without recording.
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const Computation& compute,
-                                                const at::Tensor& /*anchor*/, at::TensorList inputs) {
+                                                const Provision& provide, const at::Tensor& /*anchor*/,
+                                                at::TensorList inputs) {
+    const auto kept = c10::make_intrusive<KeptComputation>(compute, provide);
     context->set_materialize_grads(false);
-    context->saved_data["computation"] = at::IValue::make_capsule(c10::make_intrusive<KeptComputation>(compute));
+    context->saved_data["computation"] = at::IValue::make_capsule(kept);
     context->save_for_backward(inputs.vec());
+    const auto provided = kept->provided(/*again=*/false);
     return compute(inputs.vec());
   }
 
@@ -50,6 +56,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
     for (const at::Tensor& input : context->get_saved_variables()) {
       inputs.push_back(input.detach().requires_grad_(input.requires_grad()));
     }
+    const auto provided = kept->provided(/*again=*/true);
     torch::autograd::variable_list outputs, of_outputs;
     {
       const Repetition repetition;
@@ -61,7 +68,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
       }
     }
     if (!outputs.empty()) torch::autograd::backward(outputs, of_outputs);
-    torch::autograd::variable_list result(2);  // of the computation and the anchor
+    torch::autograd::variable_list result(3);  // of the computation, its provision and the anchor
     for (const at::Tensor& input : inputs) result.push_back(input.grad());
     return result;
   }
@@ -69,9 +76,10 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
 
 }  // namespace
 
-std::vector<at::Tensor> recompute_in_backward(const Computation& compute, const std::vector<at::Tensor>& inputs) {
+std::vector<at::Tensor> recompute_in_backward(const Computation& compute, const std::vector<at::Tensor>& inputs,
+                                              const Provision& provide) {
   const at::Tensor anchor = at::empty({0}, inputs.front().options().requires_grad(false)).requires_grad_(true);
-  return Recomputed::apply(compute, anchor, at::TensorList(inputs));
+  return Recomputed::apply(compute, provide, anchor, at::TensorList(inputs));
 }
 
 bool is_recomputing() { return recomputing; }

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <thread>
+#include <tuple>
 
 #include "core/output_file.h"
 #include "gemma4/model_folder.h"
@@ -45,15 +46,18 @@ void train_and_expect(int size, const std::function<fs::path(int rank)>& config,
   expect_one_message(group, size, parts);
 }
 
-const std::vector<std::string> kLong{"steps=2000", "checkpoint.every_steps=1", "eval.every_steps=0"};
-
-class KilledRankTest : public ::testing::TestWithParam<int> {};
+class KilledRankTest : public ::testing::TestWithParam<std::tuple<int, const char*>> {};
 
 TEST_P(KilledRankTest, EndsTheOthersAndTheRunResumes) {
   const TinyRun run;
-  const fs::path config = run.config_file("a", kLong);
+  const auto [killed, sharding] = GetParam();
+  const int left = 1 - killed;
+  const auto overrides = [sharding = sharding](const std::string& steps) {
+    return std::vector<std::string>{"steps=" + steps, "checkpoint.every_steps=1", "eval.every_steps=0",
+                                    "activation_checkpointing=layers", sharding};
+  };
+  const fs::path config = run.config_file("a", overrides("2000"));
   const fs::path out = run.folder("a");
-  const int killed = GetParam(), left = 1 - killed;
   {
     GroupRun group(2, [&](int) { return std::vector<std::string>{QAT_TRAIN_ONCE, config.string()}; });
     while (!fs::exists(out / "step-2")) std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -73,15 +77,16 @@ TEST_P(KilledRankTest, EndsTheOthersAndTheRunResumes) {
   const TrainState state = load_state(out / "state.h5");
   EXPECT_GE(state.step, 2);
   EXPECT_NO_THROW(ModelFolder(out / "checkpoint"));
-  const auto steps = "steps=" + std::to_string(state.step + 2);
-  const fs::path rest = run.config_file("a", {steps, "checkpoint.every_steps=1", "eval.every_steps=0"});
+  const fs::path rest = run.config_file("a", overrides(std::to_string(state.step + 2)));
   GroupRun group(2, [&](int) { return std::vector<std::string>{QAT_TRAIN_ONCE, rest.string(), "--resume"}; });
   EXPECT_EQ(group.wait(), (std::vector<int>{0, 0})) << group.all_told();
   EXPECT_EQ(checkpoint_step(out / "checkpoint"), state.step + 2);
 }
 
 // Rank 0 serves the store here.
-INSTANTIATE_TEST_SUITE_P(Both, KilledRankTest, ::testing::Values(0, 1));
+INSTANTIATE_TEST_SUITE_P(Both, KilledRankTest,
+                         ::testing::Combine(::testing::Values(0, 1),
+                                            ::testing::Values("sharding=none", "sharding=parameters")));
 
 TEST(DistributedFailureTest, ANaNGradientNamesItsRankAndWeight) {
   for (const char* name : {"fp32 nan", "bf16 owners nan", "bf16 two nan"}) {

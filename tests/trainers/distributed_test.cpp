@@ -3,10 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <thread>
 
+#include "core/json.h"
+#include "core/output_file.h"
 #include "io/hdf5.h"
+#include "support/tiny_model_folder.h"
 #include "trainers/group_run.h"
 #include "trainers/run_folder.h"
 #include "trainers/tiny_run.h"
@@ -106,30 +110,63 @@ TEST(DistributedTest, ProcessesComputeTheGradientsOfOne) {
   }
 }
 
+// Changes the tiny model, whose last layers share keys and values, and gives it weights.
+void make_plain(const TinyRun& run, nlohmann::json changes) {
+  nlohmann::json model = load_json(run.model() / "config.json");
+  changes.update({{"num_kv_shared_layers", 0}, {"hidden_size_per_layer_input", 0}, {"use_double_wide_mlp", false}});
+  model.update(changes);
+  write_file(run.model() / "config.json", model.dump());
+  testing::write_random_weights(run.model());
+}
+void make_dense(const TinyRun& run) { make_plain(run, nlohmann::json::object()); }
+void make_experts(const TinyRun& run) {
+  make_plain(run,
+             {{"enable_moe_block", true}, {"num_experts", 4}, {"top_k_experts", 2}, {"moe_intermediate_size", 32}});
+}
+
 struct ShardingCase {
   const char* name;
   int size;
   std::vector<std::string> overrides;
+  void (*change_model)(const TinyRun&) = nullptr;
 };
 
 class ShardingTest : public ::testing::TestWithParam<ShardingCase> {};
 
 TEST_P(ShardingTest, ChangesNoBit) {
   const TinyRun run;
+  if (GetParam().change_model != nullptr) GetParam().change_model(run);
   const auto overrides = with(kShared, GetParam().overrides);
   train_in_group(GetParam().size, run.config_file("none", overrides));
-  train_in_group(GetParam().size, run.config_file("states", with(overrides, {"sharding=states"})));
-  EXPECT_EQ(metrics_of(run.folder("none")), metrics_of(run.folder("states")));
-  for (const char* file : {"checkpoint/model.safetensors", "best/model.safetensors"}) {
-    EXPECT_TRUE(bytes_of(run.folder("none") / file) == bytes_of(run.folder("states") / file)) << file;
+  for (const char* sharding : {"states", "parameters"}) {
+    SCOPED_TRACE(sharding);
+    train_in_group(GetParam().size, run.config_file(sharding, with(overrides, {std::string("sharding=") + sharding,
+                                                                               "activation_checkpointing=layers"})));
+    EXPECT_EQ(metrics_of(run.folder("none")), metrics_of(run.folder(sharding)));
+    for (const char* file :
+         {"checkpoint/model.safetensors", "checkpoint/witness.safetensors", "best/model.safetensors"}) {
+      EXPECT_TRUE(bytes_of(run.folder("none") / file) == bytes_of(run.folder(sharding) / file)) << file;
+    }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, ShardingTest,
     ::testing::Values(
-        ShardingCase{"adamw", 3, {}}, ShardingCase{"coded", 2, {"optimizer.kind=adamw8bit", "dtype=bfloat16"}},
-        ShardingCase{"factored", 2, {"optimizer.kind=adafactor", "optimizer.masters=bfloat16", "dtype=bfloat16"}},
+        ShardingCase{"adamw", 3, {}},
+        ShardingCase{"coded", 2, {"optimizer.kind=adamw8bit", "dtype=bfloat16", "quantization.keep=codes"}},
+        ShardingCase{"factored",
+                     2,
+                     {"optimizer.kind=adafactor", "optimizer.masters=bfloat16", "dtype=bfloat16",
+                      "quantization.keep=nothing", "quantization.start_step=2"}},
+        ShardingCase{"experts", 3, {"initialize=pretrained", "quantization.keep=codes"}, make_experts},
+        ShardingCase{"kl",
+                     2,
+                     {"initialize=pretrained", "eval.metric=kl", "dtype=bfloat16", "freeze_tables=yes",
+                      "quantization.keep=codes", "quantization.block_scales=search"},
+                     make_dense},
+        ShardingCase{
+            "plain", 2, {"initialize=pretrained", "plan=", "kv_cache=none", "freeze=[\"mlp_down\"]"}, make_dense},
         ShardingCase{"block_scales", 3, {"quantization.block_scales=learned", "dtype=bfloat16"}},
         ShardingCase{"scales", 2, {"plan=mobile-w4", "kv_cache=plan", "quantization.calibration.rows=4"}}),
     [](const auto& tested) { return tested.param.name; });
@@ -147,11 +184,30 @@ TEST(DistributedTest, LoraAdaptersAreShardedToo) {
   }
 }
 
+// That the program below found every process with its part of the parameters, and the same gradients.
+TEST(DistributedTest, ShardedParametersAreHeldByTheirOwnersAlone) {
+  const TinyRun run;
+  make_plain(run, {{"hidden_size", 256},
+                   {"intermediate_size", 768},
+                   {"num_hidden_layers", 9},
+                   {"layer_types", std::vector<std::string>(9, "full_attention")}});
+  for (const char* keep : {"codes", "values"}) {
+    const fs::path config =
+        run.config_file("a", {"initialize=pretrained", "dtype=bfloat16", "freeze_tables=yes", "sharding=parameters",
+                              "activation_checkpointing=layers", std::string("quantization.keep=") + keep});
+    for (const int size : {2, 3}) {
+      GroupRun group(size, [&](int) { return std::vector<std::string>{QAT_SHARD_ONCE, config.string()}; });
+      EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(size), 0)) << group.all_told();
+    }
+  }
+}
+
 // Ctrl-C at one process stops all at the same step.
 TEST(DistributedTest, AnInterruptedGroupResumesToTheSameBytes) {
-  for (const char* sharding : {"sharding=none", "sharding=states"}) {
+  for (const char* sharding : {"sharding=none", "sharding=states", "sharding=parameters"}) {
     const TinyRun run;
-    const auto overrides = with(kShared, {"steps=30", "checkpoint.every_steps=29", sharding});
+    const auto overrides = with(kShared, {"steps=30", "checkpoint.every_steps=29", "quantization.keep=codes",
+                                          "activation_checkpointing=layers", sharding});
     train_in_group(2, run.config_file("straight", overrides));
     const fs::path config = run.config_file("stopped", overrides);
     GroupRun group(2, [&](int) { return std::vector<std::string>{QAT_TRAIN_ONCE, config.string()}; });
@@ -174,11 +230,15 @@ TEST(DistributedTest, AnInterruptedGroupResumesToTheSameBytes) {
 TEST(DistributedTest, AnotherNumberOfProcessesGoesOnFromTheSameRow) {
   const TinyRun run;
   const std::vector<std::string> flat{"gradient_accumulation=6", "optimizer.final_ratio=1"};
-  train_in_group(1, run.config_file("one", with(flat, {"steps=6"})));
+  train_in_group(1, run.config_file("one", with(flat, {"steps=9"})));
   train_in_group(3, run.config_file("several", with(flat, {"steps=2", "sharding=states"})));
   train_in_group(1, run.config_file("several", with(flat, {"steps=3"})), /*resume=*/true);
   train_in_group(2, run.config_file("several", with(flat, {"steps=5", "sharding=states"})), /*resume=*/true);
   train_in_group(2, run.config_file("several", with(flat, {"steps=6", "sharding=none"})), /*resume=*/true);
+  const std::vector<std::string> sharded{"sharding=parameters", "activation_checkpointing=layers"};
+  train_in_group(3, run.config_file("several", with(with(flat, {"steps=7"}), sharded)), /*resume=*/true);
+  train_in_group(2, run.config_file("several", with(with(flat, {"steps=8"}), sharded)), /*resume=*/true);
+  train_in_group(1, run.config_file("several", with(with(flat, {"steps=9"}), sharded)), /*resume=*/true);
   const auto wanted = step_losses(run.folder("one")), found = step_losses(run.folder("several"));
   ASSERT_EQ(found.size(), wanted.size());
   for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-3 * wanted[i]) << "step " << i + 1;

@@ -17,6 +17,7 @@
 #include "core/process_memory.h"
 #include "support/counting_allocator.h"
 #include "support/expect_error.h"
+#include "support/published_models.h"
 #include "support/tiny_model_folder.h"
 #include "trainers/activation_memory.h"
 #include "trainers/adamw.h"
@@ -243,6 +244,38 @@ TEST(MemoryEstimate, ProcessesThatShareStatesNeedTheirPartOfThem) {
   EXPECT_EQ(states_of("sharding=none", 4), whole);
   EXPECT_EQ(states_of("sharding=states", 1), whole);
   EXPECT_EQ(states_of("sharding=states", 4), whole / 4);
+}
+
+// 31B as its configuration trains it, with as many passes a step as processes, in GiB of one process.
+TEST(MemoryEstimate, ProcessesThatShareParametersNeedTheirPartOfThem) {
+  const TinyRun run;
+  const auto folder = run.folder("31b");
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(run.model() / "tokenizer.json", folder / "tokenizer.json");
+  write_file(folder / "config.json", testing::published_31b().dump());
+  const auto part = [&](const char* name, const char* sharding, int64_t processes) {
+    TrainConfig config =
+        TrainConfig::load(configs_folder() / "train/gemma4_31b_q4_0.json",
+                          {"model=" + folder.string(), "out=" + run.folder("a").string(), "initialize=random",
+                           "data.train=" + run.folder("train.jsonl").string(), "eval.metric=loss",
+                           std::string("sharding=") + sharding, join("gradient_accumulation=", processes)});
+    const BaseModel base(config);
+    const MemoryEstimate estimate = estimate_memory(config, base, frozen_weights(config, base), processes);
+    if (name == std::string("total")) return estimate.total();
+    for (const MemoryPart& found : estimate.parts) {
+      if (found.name == name) return found.bytes;
+    }
+    return int64_t{0};
+  };
+  const int64_t tables = 2 * int64_t{262144} * 5376;  // random ones are in no file
+  const int64_t whole = part("parameters", "states", 8) - tables;
+  EXPECT_GT(whole, int64_t{50} << 30);
+  EXPECT_NEAR(static_cast<double>(part("parameters", "parameters", 8) - tables) / static_cast<double>(whole), 1.0 / 8,
+              1e-3);
+  EXPECT_EQ(part("fake-quantized weights", "parameters", 1), part("fake-quantized weights", "states", 8));
+  EXPECT_LT(part("total", "parameters", 8), part("total", "states", 8) / 3);
+  EXPECT_LT(part("total", "parameters", 16), part("total", "parameters", 8));
+  EXPECT_EQ(part("total", "parameters", 1), part("total", "states", 1));
 }
 
 TEST(AvailableMemory, IsMoreThanNothingAndLessThanTheMachineHas) {

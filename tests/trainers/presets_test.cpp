@@ -103,5 +103,19 @@ TEST(Presets, NeedTheMemoryThatTheySay) {
   EXPECT_GE(checked, 19);
 }
 
+// What the README says of one process where several train 31B.
+TEST(Presets, TheLargestFitsSeveralProcessesWithShardedParameters) {
+  const TinyRun run;
+  TrainConfig config = load_preset(run, configs_folder() / "train/gemma4_31b_q4_0.json");
+  config.sharding = "parameters";
+  for (const auto& [processes, gigabytes] : {std::pair(8, 26.0), std::pair(16, 15.0)}) {
+    config.gradient_accumulation = processes;
+    const BaseModel base(config);
+    const auto estimate =
+        static_cast<double>(estimate_memory(config, base, frozen_weights(config, base), processes).total());
+    EXPECT_NEAR(estimate / 1e9 / gigabytes, 1, 0.05) << processes << " processes: " << estimate;
+  }
+}
+
 }  // namespace
 }  // namespace qat

@@ -73,6 +73,19 @@ TEST(TrainConfigTest, ContradictionsAreProblems) {
   testing::expect_error([&] { run.config("a", {"eval.metric=kl"}); }, {"kl to random weights"});
 }
 
+TEST(TrainConfigTest, ShardedParametersNeedRecomputedLayersAndMatricesThatLearn) {
+  const TinyRun run;
+  EXPECT_NO_THROW(run.config("a", {"sharding=parameters", "activation_checkpointing=layers"}));
+  testing::expect_error([&] { run.config("a", {"sharding=parameters"}); },
+                        {"sharding: parameters", "set activation_checkpointing = layers"});
+  testing::expect_error(
+      [&] {
+        run.config("a",
+                   {"sharding=parameters", "activation_checkpointing=layers", "lora.rank=4", "initialize=pretrained"});
+      },
+      {"sharding: parameters", "lora.rank", "use states"});
+}
+
 TEST(TrainConfigTest, ChangedFieldsNamesWhatMayNotChange) {
   const TinyRun run;
   const auto before = run.config("a").to_json();
