@@ -13,6 +13,7 @@
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
 #include "eval/statistics.h"
@@ -22,6 +23,13 @@ namespace qat {
 namespace fs = std::filesystem;
 
 namespace {
+
+fs::path record_of(const ComparisonConfig& config, const std::string& step) {
+  return fs::path(config.out) / "finished" / step;
+}
+
+// What the choice of a method came from.
+fs::path chosen_file(const ComparisonConfig& config) { return fs::path(config.out) / "chosen.json"; }
 
 using Verb = int (*)(const Arguments& arguments);
 
@@ -56,7 +64,7 @@ void add_to_environment(const fs::path& file, const std::string& step, double se
 // Runs a step unless its record says that it was finished with the same command line.
 int run_once(const ComparisonConfig& config, const std::string& name, const char* verb, Verb run,
              const Arguments& arguments, const Arguments& to_continue) {
-  const fs::path record = fs::path(config.out) / "finished" / name;
+  const fs::path record = record_of(config, name);
   const std::string line = command_line(verb, arguments);
   if (fs::exists(record)) {
     const std::string before = read_text_file(record);
@@ -78,11 +86,11 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
   return 0;
 }
 
-int train_once(const ComparisonConfig& config, int64_t seed) {
+int train_once(const ComparisonConfig& config, int64_t seed, const std::string& best = {}) {
   const std::string folder = seed == 0 ? config.control_folder() : config.qat_folder(seed);
   const Arguments to_continue = fs::exists(fs::path(folder) / "state.h5") ? Arguments{"--resume"} : Arguments{};
-  return run_once(config, fs::path(folder).filename().string(), "train", command_train, config.training_arguments(seed),
-                  to_continue);
+  return run_once(config, fs::path(folder).filename().string(), "train", command_train,
+                  config.training_arguments(seed, best), to_continue);
 }
 
 int quantize_once(const ComparisonConfig& config, const std::string& method) {
@@ -95,6 +103,7 @@ int quantize_once(const ComparisonConfig& config, const std::string& method) {
                                        "--sequence-length", std::to_string(config.calibration_length)});
   }
   arguments.insert(arguments.end(), {"--out", config.quantized_folder(method)});
+  if (!fs::exists(record_of(config, "ptq-" + method))) fs::remove(chosen_file(config));
   return run_once(config, "ptq-" + method, "quantize", command_quantize, arguments, {"--force"});
 }
 
@@ -155,8 +164,9 @@ int make_missing_cells(const ComparisonConfig& config) {
   for (const std::string& method : config.methods) {
     if (const int code = quantize_once(config, method); code != 0) return code;
   }
+  const std::string best = config.qat_starts_from == "best" ? config.quantized_folder(best_method(config)) : "";
   for (int64_t seed = 1; seed <= config.seeds; ++seed) {
-    if (const int code = train_once(config, seed); code != 0) return code;
+    if (const int code = train_once(config, seed, best); code != 0) return code;
   }
   check_same_layout(config);
   return 0;
@@ -164,7 +174,14 @@ int make_missing_cells(const ComparisonConfig& config) {
 
 std::string best_method(const ComparisonConfig& config) {
   if (config.methods.size() == 1) return config.methods.front();
-  const fs::path file = fs::path(config.out) / "chosen.json";
+  const fs::path file = chosen_file(config);
+  if (fs::exists(file)) {
+    const auto chosen = load_json(file);
+    if (chosen.value("files", std::vector<std::string>()) == config.choose &&
+        chosen.value("methods", std::vector<std::string>()) == config.methods) {
+      return chosen.at("best").get<std::string>();
+    }
+  }
   nlohmann::ordered_json figures;
   OpenedModel reference = open_model(config.reference(), {});
   for (const std::string& method : config.methods) {
@@ -174,7 +191,9 @@ std::string best_method(const ComparisonConfig& config) {
   const auto best = std::min_element(
       config.methods.begin(), config.methods.end(),
       [&](const std::string& a, const std::string& b) { return figures[a].get<double>() < figures[b].get<double>(); });
-  write_file(file, nlohmann::ordered_json{{"kl", figures}, {"best", *best}}.dump(1) + "\n");
+  const nlohmann::ordered_json chosen{
+      {"best", *best}, {"kl", figures}, {"methods", config.methods}, {"files", config.choose}};
+  write_file(file, chosen.dump(1) + "\n");
   return *best;
 }
 

@@ -17,7 +17,8 @@ void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
                 "training configuration of the BF16 control, from which KL is measured and which is quantized without "
                 "training; empty: the model itself takes its place");
   visitor.field("qat", qat, "training configuration of QAT; its plan and KV cache are those of all quantized models");
-  visitor.choice("qat_starts_from", qat_starts_from, {"base", "control"}, "the model that QAT trains");
+  visitor.choice("qat_starts_from", qat_starts_from, {"base", "control", "best"},
+                 "the model that QAT trains; best: what the best method without training wrote");
   visitor.field("settings", settings, "key=value for every training run");
   visitor.field("seeds", seeds, "QAT runs, with the seeds 1, 2, ...");
   visitor.field("methods", methods,
@@ -54,7 +55,7 @@ void check(const ComparisonConfig& config, std::vector<std::string>& problems) {
   wants(!config.report.empty(), "report: wanted one file at least");
   wants(config.methods.size() < 2 || !config.choose.empty(),
         "choose: wanted files to choose the best of several methods on, others than those of `report`");
-  wants(config.qat_starts_from == "base" || config.has_control(), "qat_starts_from: there is no control");
+  wants(config.qat_starts_from != "control" || config.has_control(), "qat_starts_from: there is no control");
   for (const std::string& file : config.choose) {
     wants_file("choose", file);
     wants(std::find(config.report.begin(), config.report.end(), file) == config.report.end(),
@@ -91,13 +92,24 @@ ComparisonConfig ComparisonConfig::load(const fs::path& path, const std::vector<
   return config;
 }
 
-std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed) const {
+std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed, const std::string& best) const {
   const bool is_control = seed == 0;
+  const bool from_best = !is_control && qat_starts_from == "best";
+  std::vector<std::string> settings_of_run = settings;
+  const auto set = [&](const char* field, const std::string& value) {
+    settings_of_run.push_back(join(field, "=", value));
+  };
+  if (from_best) {
+    const TrainConfig given = TrainConfig::load(qat, settings);
+    if (given.distills() && given.teacher.empty()) set("teacher", reference());
+    if (given.wants_kl() && given.eval.reference.empty()) set("eval.reference", reference());
+  }
+  const bool from_reference = from_best || (!is_control && qat_starts_from == "control");
+  set("model", from_best && !best.empty() ? best : from_reference ? reference() : model);
+  set("out", is_control ? control_folder() : qat_folder(seed));
+  set("seed", std::to_string(std::max<int64_t>(seed, 1)));
   std::vector<std::string> arguments{is_control ? control : qat};
-  arguments.insert(arguments.end(), settings.begin(), settings.end());
-  arguments.push_back("model=" + (is_control || qat_starts_from == "base" ? model : reference()));
-  arguments.push_back("out=" + (is_control ? control_folder() : qat_folder(seed)));
-  arguments.push_back(join("seed=", std::max<int64_t>(seed, 1)));
+  arguments.insert(arguments.end(), settings_of_run.begin(), settings_of_run.end());
   return arguments;
 }
 

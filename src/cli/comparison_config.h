@@ -38,9 +38,10 @@ struct ComparisonConfig {
   // or impossible value and missing file together.
   static ComparisonConfig load(const std::filesystem::path& path, const std::vector<std::string>& overrides);
 
-  // The configuration of a training run: of the control (seed 0), or of QAT with a seed from 1 on; and the arguments of
-  // `train` that give it.
-  std::vector<std::string> training_arguments(int64_t seed) const;
+  // The arguments of `train` for the control (seed 0), or for QAT with a seed from 1 on, which starts from the folder
+  // `best` where `qat_starts_from` says so: the unquantized model then is its teacher, and what its KL is measured to.
+  std::vector<std::string> training_arguments(int64_t seed, const std::string& best = {}) const;
+  // The configuration that they give.
   TrainConfig training_config(int64_t seed) const;
 
   bool has_control() const { return !control.empty(); }
