@@ -92,30 +92,26 @@ ComparisonConfig ComparisonConfig::load(const fs::path& path, const std::vector<
   return config;
 }
 
-std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed, const std::string& best) const {
-  const bool is_control = seed == 0;
-  const bool from_best = !is_control && qat_starts_from == "best";
-  std::vector<std::string> settings_of_run = settings;
-  const auto set = [&](const char* field, const std::string& value) {
-    settings_of_run.push_back(join(field, "=", value));
-  };
-  if (from_best) {
-    const TrainConfig given = TrainConfig::load(qat, settings);
-    if (given.distills() && given.teacher.empty()) set("teacher", reference());
-    if (given.wants_kl() && given.eval.reference.empty()) set("eval.reference", reference());
-  }
-  const bool from_reference = from_best || (!is_control && qat_starts_from == "control");
-  set("model", from_best && !best.empty() ? best : from_reference ? reference() : model);
-  set("out", is_control ? control_folder() : qat_folder(seed));
-  set("seed", std::to_string(std::max<int64_t>(seed, 1)));
-  std::vector<std::string> arguments{is_control ? control : qat};
-  arguments.insert(arguments.end(), settings_of_run.begin(), settings_of_run.end());
-  return arguments;
+TrainConfig ComparisonConfig::training_config(int64_t seed) const {
+  std::vector<std::string> overrides = settings;
+  overrides.push_back("model=" + model);
+  overrides.push_back("out=" + (seed == 0 ? control_folder() : qat_folder(seed)));
+  return TrainConfig::load(seed == 0 ? control : qat, overrides);
 }
 
-TrainConfig ComparisonConfig::training_config(int64_t seed) const {
-  const auto arguments = training_arguments(seed);
-  return TrainConfig::load(arguments.front(), {arguments.begin() + 1, arguments.end()});
+std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed, const std::string& best) const {
+  const bool from_base = seed == 0 || qat_starts_from == "base";
+  const bool from_best = seed > 0 && qat_starts_from == "best";
+  const TrainConfig given = training_config(seed);
+  std::vector<std::string> arguments{seed == 0 ? control : qat};
+  arguments.insert(arguments.end(), settings.begin(), settings.end());
+  const auto set = [&](const char* field, const std::string& value) { arguments.push_back(join(field, "=", value)); };
+  set("model", from_base ? model : from_best ? best : reference());
+  set("out", given.out);
+  set("seed", std::to_string(std::max<int64_t>(seed, 1)));
+  if (from_best && given.distills() && given.teacher.empty()) set("teacher", reference());
+  if (from_best && given.wants_kl() && given.eval.reference.empty()) set("eval.reference", reference());
+  return arguments;
 }
 
 }  // namespace qat

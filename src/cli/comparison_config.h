@@ -40,8 +40,8 @@ struct ComparisonConfig {
 
   // The arguments of `train` for the control (seed 0), or for QAT with a seed from 1 on, which starts from the folder
   // `best` where `qat_starts_from` says so: the unquantized model then is its teacher, and what its KL is measured to.
-  std::vector<std::string> training_arguments(int64_t seed, const std::string& best = {}) const;
-  // The configuration that they give.
+  std::vector<std::string> training_arguments(int64_t seed, const std::string& best) const;
+  // The settings of such a run. Its model is the base, since others need not be there yet.
   TrainConfig training_config(int64_t seed) const;
 
   bool has_control() const { return !control.empty(); }

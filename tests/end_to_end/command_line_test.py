@@ -139,6 +139,40 @@ class Journey(unittest.TestCase):
         self.expect(run(*quantize, "q4_0", "--data", self.data, "--rows", 3, *no), USAGE, "wants 4 rows")
         self.assertEqual(list(self.folder.glob("no-ptq*")), [])
 
+    def test_compare_makes_what_a_configuration_names_and_keeps_it(self):
+        plain, out, config = self.folder / "plain", self.folder / "comparison", self.folder / "comparison.json"
+        plain.mkdir()
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            shutil.copy(self.checkpoint / name, plain)
+        choose = self.folder / "choose.jsonl"
+        choose.write_text("".join(json.dumps({"text": f"{a} times {a} is {a * a}."}) + "\n" for a in range(8)))
+        settings = {"model": str(plain), "out": str(out), "qat": str(self.config), "qat_starts_from": "best",
+                    "settings": ["initialize=pretrained", "kv_cache=none", "objective=forward_kl", "steps=2",
+                                 "quantization.block_scales=learned"],
+                    "methods": ["rtn", "gptq"], "calibration": str(self.data), "calibration_rows": 8,
+                    "calibration_length": 64, "choose": [str(choose)], "report": [str(self.data)], "documents": 40}
+        config.write_text(json.dumps(settings))
+        self.expect(run("compare", config), DONE, "BF16", "RTN", "GPTQ", "QAT", "(contamination)", "== gemma-qat train")
+        chosen = json.loads((out / "chosen.json").read_text())
+        self.assertEqual(chosen["best"], min(chosen["kl"], key=chosen["kl"].get))
+        resolved = json.loads((out / "qat-1/config.resolved.json").read_text())
+        self.assertEqual(resolved["model"], str(out / f"ptq-{chosen['best']}"))
+        self.assertEqual(resolved["teacher"], str(plain))
+        figures = json.loads((out / "report.json").read_text())
+        self.assertEqual([model["name"] for model in figures["models"]][:3:2], ["BF16", "QAT"])
+        self.assertIn("qat-1", json.loads((out / "environment.json").read_text())["steps"])
+        before = [(out / name).read_bytes() for name in ("report.html", "report.json")]
+        (out / "report.json").unlink()
+        process = run("compare", config)
+        self.expect(process, DONE)
+        self.assertNotIn("== gemma-qat", process.stdout)
+        self.assertEqual([(out / name).read_bytes() for name in ("report.html", "report.json")], before)
+        self.expect(run("compare", config, "calibration_rows=4"), FAILED, "ptq-rtn was made with other settings", "--rows 4")
+        self.expect(run("compare", config, f"choose={json.dumps(settings['report'])}"), USAGE, "would flatter the figures")
+        self.expect(run("compare", config, "methode=rtn", "seeds=0"), USAGE, "methods", "methode")
+        self.expect(run("compare", config, "seeds=0", "model=nowhere"), USAGE, "wanted 1 or more", "nowhere does not exist")
+        self.expect(run("compare", self.folder / "none.json"), USAGE, "no such configuration")
+
     def make_lattice_model(self, dtype):
         """The checkpoint's weights as if they had been trained on -7..7 under fp16 steps, as a plain folder of this type."""
         folder = self.folder / f"lattice-{dtype}"
