@@ -92,7 +92,10 @@ MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel
   }
   model.text = joined(measures);
   if (!inputs.questions.empty()) model.choices = measure_questions(opened, inputs.questions, inputs.measure);
-  if (&opened != &reference && !model.own_tokenizer && inputs.prompts > 0) {
+  if (inputs.prompts == 0 || model.own_tokenizer) return model;
+  if (&opened == &reference) {
+    model.greedy_agreement = 1;
+  } else {
     const auto prompts = prompts_of(files.front(), inputs.prompts);
     model.greedy_agreement = agreement_share(
         greedy_agreement(*opened.model, *reference.model, prompts, inputs.max_new, reference.stop_tokens));

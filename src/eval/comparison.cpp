@@ -62,7 +62,7 @@ Json model_json(const MeasuredModel& model) {
             {"own_tokenizer", model.own_tokenizer},
             {"text", text_json(model.text)}};
   if (!model.choices.empty()) json["questions"] = choice_json(model.choices);
-  if (!model.own_tokenizer) json["greedy_agreement"] = model.greedy_agreement;
+  if (model.greedy_agreement) json["greedy_agreement"] = *model.greedy_agreement;
   return json;
 }
 

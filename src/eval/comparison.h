@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,7 +25,7 @@ struct MeasuredModel {
   bool own_tokenizer = false;
   TextMeasures text;
   std::vector<ChoiceResult> choices;  // empty without questions
-  double greedy_agreement = 1;        // with the first model
+  std::optional<double> greedy_agreement;  // with the first model, if it was measured
 };
 
 // One line of the comparison: candidate - baseline in one measure.

@@ -27,7 +27,9 @@ Table results_table(std::span<const MeasuredModel> models) {
   table.header = {"model",   "size", "bits/weight", "perplexity", "KL to " + models[0].name, "KL 95 % interval",
                   "same top"};
   if (with_questions(models)) table.header.insert(table.header.end(), {"accuracy", "95 % interval"});
-  table.header.push_back("greedy agreement");
+  const bool with_greedy =
+      std::any_of(models.begin(), models.end(), [](const auto& model) { return model.greedy_agreement.has_value(); });
+  if (with_greedy) table.header.push_back("greedy agreement");
   for (const MeasuredModel& model : models) {
     const TextSummary summary = summarize(model.text);
     std::vector<std::string> cells{model.name, format_bytes(static_cast<double>(model.bytes)),
@@ -43,7 +45,7 @@ Table results_table(std::span<const MeasuredModel> models) {
       const Accuracy accuracy = summarize(model.choices).accuracy;
       cells.insert(cells.end(), {format_percent(accuracy.share, 1), percent_range(accuracy.interval)});
     }
-    cells.push_back(model.own_tokenizer ? kNone : format_percent(model.greedy_agreement, 1));
+    if (with_greedy) cells.push_back(model.greedy_agreement ? format_percent(*model.greedy_agreement, 1) : kNone);
     table.rows.push_back(std::move(cells));
   }
   return table;
