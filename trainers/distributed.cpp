@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -70,6 +71,8 @@ class ProcessGroup::Links {
   Links(int64_t rank, int64_t size, seconds patience) : rank_(rank), size_(size) {
     const int64_t port = number_from_environment("MASTER_PORT", 1, 65535);
     if (environment("MASTER_ADDR").empty()) fail_usage("the environment variable MASTER_ADDR is not set; see torchrun");
+    // A write to a process that has just died is an error to tell of, not the end of this one without a word.
+    std::signal(SIGPIPE, SIG_IGN);
     address_ = join(environment("MASTER_ADDR"), ":", port);
     // torchrun serves the store itself and says so.
     serves_ = rank == 0 && environment("TORCHELASTIC_USE_AGENT_STORE") != "True";
