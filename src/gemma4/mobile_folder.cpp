@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "gemma4/tensor_faults.h"
 #include "gemma4/text_prefix.h"
 
 namespace qat {
@@ -17,24 +18,7 @@ namespace {
 // Sums of this many products of int8 codes fit 32 bits.
 constexpr int64_t kMostColumns = 131071;
 
-std::string text_of(ElementType type, const std::vector<int64_t>& shape) {
-  std::string text(element_name(type));
-  text += " [";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-std::string text_of(const TensorView* tensor) {
-  return tensor == nullptr ? "is missing" : "is " + text_of(tensor->type, tensor->shape);
-}
-
 Scheme scheme_of_bits(int bits) { return bits == 2 ? Scheme::Int2 : bits == 4 ? Scheme::Int4 : Scheme::Int8; }
-
-std::optional<Scheme> float_scheme(ElementType type) {
-  if (type == ElementType::BF16) return Scheme::BF16;
-  if (type == ElementType::F16) return Scheme::F16;
-  if (type == ElementType::F32) return Scheme::F32;
-  return std::nullopt;
-}
 
 bool is_embedding(WeightRole role) {
   return role == WeightRole::TokenEmbedding || role == WeightRole::PerLayerEmbedding;
@@ -84,28 +68,17 @@ class MobileFolder::Reader {
     }
   }
 
-  void finish() const {
-    if (count_ == 0) return;
-    fail(folder_.path_.string(), ": ", count_, " faults in the tensors of this mobile model:", faults_,
-         count_ > kListed ? "\n  and more" : "");
-  }
+  void finish() const { faults_.throw_if_any(folder_.path_.string(), "mobile"); }
 
  private:
-  static constexpr int kListed = 20;
-
-  template <class... Parts>
-  void fault(const Parts&... parts) {
-    if (++count_ <= kListed) faults_ += "\n  " + join(parts...);
-  }
-
   const TensorView* find(const std::string& name) const { return folder_.tensors_.find(name); }
 
   void read_float(const WeightSpec& weight, const std::string& name, const std::string& rule) {
     const TensorView* tensor = find(name);
     const auto id = tensor == nullptr ? std::nullopt : float_scheme(tensor->type);
     if (!id || tensor->shape != weight.shape) {
-      fault(name, " ", text_of(tensor), ", wanted ", text_of(ElementType::BF16, weight.shape), ", F16 or F32",
-            rule.empty() ? "" : ": " + rule);
+      faults_.add(name, " ", describe(tensor), ", wanted ", describe(ElementType::BF16, weight.shape), ", F16 or F32",
+                  rule.empty() ? "" : ": " + rule);
       return;
     }
     folder_.weights_[weight.name] = {&scheme(*id), tensor->bytes};
@@ -117,14 +90,14 @@ class MobileFolder::Reader {
     const std::string name = module + (table ? ".embedding_quantized" : ".weight");
     const TensorView* tensor = find(name);
     if (weight.columns() % row.block_size != 0 || weight.columns() > kMostColumns) {
-      fault(name, " has rows of ", weight.columns(), " values, wanted a multiple of ", row.block_size, " up to ",
-            kMostColumns, ": ", choice.rule);
+      faults_.add(name, " has rows of ", weight.columns(), " values, wanted a multiple of ", row.block_size, " up to ",
+                  kMostColumns, ": ", choice.rule);
       return;
     }
     const ElementType type = choice.bits == 8 ? ElementType::I8 : ElementType::U8;
     const std::vector<int64_t> shape{weight.rows(), row.row_bytes(weight.columns())};
     if (tensor == nullptr || tensor->type != type || tensor->shape != shape) {
-      fault(name, " ", text_of(tensor), ", wanted ", text_of(type, shape), ": ", choice.rule);
+      faults_.add(name, " ", describe(tensor), ", wanted ", describe(type, shape), ": ", choice.rule);
       return;
     }
     MobileWeight& result = folder_.weights_[weight.name];
@@ -140,13 +113,13 @@ class MobileFolder::Reader {
     const TensorView* tensor = find(name);
     if (tensor == nullptr || tensor->type != ElementType::F32 || tensor->shape.size() != 2 ||
         tensor->shape[0] != shape[0] || tensor->shape[1] < 1 || shape[1] % tensor->shape[1] != 0) {
-      fault(name, " ", text_of(tensor), ", wanted ", text_of(ElementType::F32, shape));
+      faults_.add(name, " ", describe(tensor), ", wanted ", describe(ElementType::F32, shape));
       return {};
     }
     auto values = floats(*tensor);
     for (size_t i = 0; i < values.size(); ++i) {
       if (std::isnormal(values[i]) && values[i] > 0) continue;
-      fault(name, " has ", values[i], " at ", i, ", wanted positive numbers");
+      faults_.add(name, " has ", values[i], " at ", i, ", wanted positive numbers");
       break;
     }
     return repeated(values, shape[1] / tensor->shape[1]);
@@ -175,13 +148,13 @@ class MobileFolder::Reader {
   float scalar(const std::string& name) {
     const TensorView* tensor = find(name);
     if (tensor == nullptr || tensor->type != ElementType::F32 || tensor->elements() != 1) {
-      fault(name, " ", text_of(tensor), ", wanted ", text_of(ElementType::F32, {}));
+      faults_.add(name, " ", describe(tensor), ", wanted ", describe(ElementType::F32, {}));
       return 0;
     }
     float value;
     std::memcpy(&value, tensor->bytes.data(), sizeof(value));
     if (value != 0 && !(std::isnormal(value) && value > 0)) {
-      fault(name, " is ", value, ", wanted 0 (not calibrated) or a positive number");
+      faults_.add(name, " is ", value, ", wanted 0 (not calibrated) or a positive number");
     }
     return value;
   }
@@ -199,8 +172,7 @@ class MobileFolder::Reader {
 
   MobileFolder& folder_;
   const MobileWidths& widths_;
-  std::string faults_;
-  int count_ = 0;
+  TensorFaults faults_;
 };
 
 bool MobileFolder::is_one(const std::filesystem::path& path) {

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "gemma4/tensor_faults.h"
 #include "gemma4/text_prefix.h"
 #include "quant/block_codec.h"
 #include "quant/grid.h"
@@ -25,11 +26,6 @@ std::string find_prefix(const TensorSource& source) {
   fail(source.where(),
        ": no tensor is named embed_tokens.weight beside a norm.weight, under any prefix: this is no Gemma "
        "text model");
-}
-
-std::string text_of(const TensorView* tensor) {
-  if (tensor == nullptr) return "is missing";
-  return "is " + std::string(element_name(tensor->type)) + " " + shape_text(tensor->shape);
 }
 
 // The member of this name, or null.
@@ -59,13 +55,6 @@ void check_quantization(const std::filesystem::path& file) {
   }
 }
 
-std::optional<Scheme> float_scheme(ElementType type) {
-  if (type == ElementType::BF16) return Scheme::BF16;
-  if (type == ElementType::F16) return Scheme::F16;
-  if (type == ElementType::F32) return Scheme::F32;
-  return std::nullopt;
-}
-
 }  // namespace
 
 // Fills the members of a folder, and collects what is wrong.
@@ -87,29 +76,18 @@ class PackedFolder::Reader {
   void check_others() {
     for (const TensorView& tensor : folder_.tensors_.tensors()) {
       if (tensor.name.ends_with("_packed") && !known_.contains(tensor.name)) {
-        fault(tensor.name, " belongs to no linear or table of the text model, which alone may be quantized");
+        faults_.add(tensor.name, " belongs to no linear or table of the text model, which alone may be quantized");
       }
       for (const char* ending : {"weight_zero_point", "weight_g_idx"}) {
         if (tensor.name.ends_with(ending))
-          fault(tensor.name, ": codes with an offset or in another order are not read");
+          faults_.add(tensor.name, ": codes with an offset or in another order are not read");
       }
     }
   }
 
-  void finish() const {
-    if (count_ == 0) return;
-    fail(folder_.path_.string(), ": ", count_, " faults in the tensors of this compressed-tensors model:", faults_,
-         count_ > kListed ? "\n  and more" : "");
-  }
+  void finish() const { faults_.throw_if_any(folder_.path_.string(), "compressed-tensors"); }
 
  private:
-  static constexpr int kListed = 20;
-
-  template <class... Parts>
-  void fault(const Parts&... parts) {
-    if (++count_ <= kListed) faults_ += "\n  " + join(parts...);
-  }
-
   const TensorView* find(const std::string& name) const { return folder_.tensors_.find(name); }
 
   // Empty where the weight is not packed.
@@ -121,7 +99,7 @@ class PackedFolder::Reader {
   void read_values(const WeightSpec& weight, const std::string& name) {
     const TensorView* tensor = find(name);
     if (tensor == nullptr || !float_scheme(tensor->type) || tensor->shape != weight.shape) {
-      fault(name, " ", text_of(tensor), ", wanted BF16, F16 or F32 ", shape_text(weight.shape));
+      faults_.add(name, " ", describe(tensor), ", wanted BF16, F16 or F32 ", shape_text(weight.shape));
       return;
     }
     folder_.weights_[weight.name].values = tensor;
@@ -133,9 +111,9 @@ class PackedFolder::Reader {
     const TensorView* tensor = find(name);
     const std::vector<int64_t> shape{weight.rows(), weight.columns() / 8};
     if (weight.shape.size() != 2 || weight.columns() % grid::kBlock != 0) {
-      fault(name, ": ", shape_text(weight.shape), " has no rows of whole blocks of ", grid::kBlock);
+      faults_.add(name, ": ", shape_text(weight.shape), " has no rows of whole blocks of ", grid::kBlock);
     } else if (tensor->type != ElementType::I32 || tensor->shape != shape) {
-      fault(name, " ", text_of(tensor), ", wanted I32 ", shape_text(shape));
+      faults_.add(name, " ", describe(tensor), ", wanted I32 ", shape_text(shape));
     } else {
       folder_.weights_[weight.name] = {tensor->bytes, block_scales(weight, module + ".weight_scale"), nullptr};
     }
@@ -147,8 +125,8 @@ class PackedFolder::Reader {
     const auto id = tensor == nullptr ? std::nullopt : float_scheme(tensor->type);
     if (!id || tensor->shape.size() != 2 || tensor->shape[0] != weight.rows() || tensor->shape[1] < 1 ||
         blocks_of_row % tensor->shape[1] != 0) {
-      fault(name, " ", text_of(tensor), ", wanted BF16, F16 or F32 ",
-            shape_text(std::vector{weight.rows(), blocks_of_row}), ", or fewer groups of whole blocks");
+      faults_.add(name, " ", describe(tensor), ", wanted BF16, F16 or F32 ",
+                  shape_text(std::vector{weight.rows(), blocks_of_row}), ", or fewer groups of whole blocks");
       return {};
     }
     std::vector<float> groups(static_cast<size_t>(tensor->elements()));
@@ -160,7 +138,7 @@ class PackedFolder::Reader {
       const Float16 scale = to_float16(groups[i]);
       const bool holds = std::isfinite(to_float(scale)) && (to_float(scale) != 0 || groups[i] == 0);
       if (!holds) {
-        fault(name, " has ", groups[i], " at ", i, ", which is no number that an fp16 scale can stand for");
+        faults_.add(name, " has ", groups[i], " at ", i, ", which is no number that an fp16 scale can stand for");
         return {};
       }
       if (to_float(scale) != groups[i]) folder_.rounded_scales_ += static_cast<int64_t>(repeats);
@@ -171,8 +149,7 @@ class PackedFolder::Reader {
 
   PackedFolder& folder_;
   std::set<std::string> known_;  // tensors of codes that were read
-  std::string faults_;
-  int count_ = 0;
+  TensorFaults faults_;
 };
 
 bool PackedFolder::is_one(const std::filesystem::path& path) {
