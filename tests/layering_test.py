@@ -17,7 +17,7 @@ MAY_INCLUDE = {
     "eval": {"core", "quant", "io", "gemma4", "data"},
     "reference": {"core", "quant", "io", "gemma4", "data"},
     "model": {"core", "quant", "io", "gemma4", "data"},
-    "ptq": {"core", "quant", "gemma4", "model"},
+    "ptq": {"core", "quant", "gemma4", "model", "fake_quant"},
     "fake_quant": {"core", "quant", "io", "gemma4", "data", "model"},
     "trainers": {"core", "quant", "io", "gemma4", "data", "eval", "model", "fake_quant"},
     "exporters": {"core", "quant", "io", "gemma4", "data", "reference"},

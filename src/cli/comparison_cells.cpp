@@ -7,6 +7,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -16,8 +17,9 @@
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
-#include "eval/statistics.h"
+#include "eval/text_summary.h"
 #include "gemma4/model_folder.h"
+#include "trainers/run_folder.h"
 
 namespace qat {
 namespace fs = std::filesystem;
@@ -50,7 +52,7 @@ std::string processor_name() {
 // What differs from run to run is kept apart from the report: dates, the machine, how long the steps took.
 void add_to_environment(const fs::path& file, const std::string& step, double seconds) {
   nlohmann::ordered_json environment;
-  if (fs::exists(file)) environment = nlohmann::ordered_json::parse(read_text_file(file));
+  if (fs::exists(file)) environment = load_json(file);
   char date[32];
   const std::time_t now = std::time(nullptr);
   std::strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
@@ -87,9 +89,9 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
 }
 
 int train_once(const ComparisonConfig& config, int64_t seed, const std::string& best = {}) {
-  const std::string folder = seed == 0 ? config.control_folder() : config.qat_folder(seed);
-  const Arguments to_continue = fs::exists(fs::path(folder) / "state.h5") ? Arguments{"--resume"} : Arguments{};
-  return run_once(config, fs::path(folder).filename().string(), "train", command_train,
+  const RunFolder folder(seed == 0 ? config.control_folder() : config.qat_folder(seed));
+  const Arguments to_continue = folder.has_run() ? Arguments{"--resume"} : Arguments{};
+  return run_once(config, folder.path().filename().string(), "train", command_train,
                   config.training_arguments(seed, best), to_continue);
 }
 
@@ -133,21 +135,12 @@ void check_same_layout(const ComparisonConfig& config) {
   }
 }
 
-double divergence_on(const ComparisonConfig& config, OpenedModel& reference, const std::string& folder) {
-  MeasureOptions options;
-  options.documents = config.documents;
-  options.max_tokens = config.max_tokens;
+// Mean KL per token.
+double divergence_of(const std::string& folder, OpenedModel& reference, const std::vector<Example>& documents,
+                     const MeasureOptions& options) {
   OpenedModel model = open_model(folder, {});
-  double divergence = 0, tokens = 0;
-  for (const std::string& file : config.choose) {
-    const TextMeasures measures =
-        measure_documents(model, &reference, load_documents(reference, file, options), options);
-    for (const DocumentMeasures& document : measures.documents) {
-      divergence += document.divergence;
-      tokens += static_cast<double>(document.tokens);
-    }
-  }
-  return divergence / tokens;
+  const TextMeasures measures = measure_documents(model, &reference, documents, options);
+  return summarize(measures).divergence->divergence.mean;
 }
 
 std::string upper_case(std::string text) {
@@ -184,8 +177,16 @@ std::string best_method(const ComparisonConfig& config) {
   }
   nlohmann::ordered_json figures;
   OpenedModel reference = open_model(config.reference(), {});
+  MeasureOptions options;
+  options.documents = config.documents;
+  options.max_tokens = config.max_tokens;
+  std::vector<Example> documents;
+  for (const std::string& choose : config.choose) {
+    std::vector<Example> more = load_documents(reference, choose, options);
+    std::move(more.begin(), more.end(), std::back_inserter(documents));
+  }
   for (const std::string& method : config.methods) {
-    figures[method] = divergence_on(config, reference, config.quantized_folder(method));
+    figures[method] = divergence_of(config.quantized_folder(method), reference, documents, options);
     std::printf("KL on the choose files: %s %.4g\n", method.c_str(), figures[method].get<double>());
   }
   const auto best = std::min_element(

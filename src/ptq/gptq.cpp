@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "core/error.h"
+#include "fake_quant/tensor_values.h"
 #include "quant/grid.h"
 #include "quant/weighted_blocks.h"
 
@@ -48,12 +49,13 @@ at::Tensor inverse_factor_with_growing_damping(const at::Tensor& moments, double
 // The nearest values on the grid; both [n], contiguous.
 at::Tensor rounded(const at::Tensor& values, const at::Tensor& scales) {
   at::Tensor result = at::empty_like(values);
-  const auto* from = values.const_data_ptr<float>();
-  const auto* under = static_cast<const Float16*>(scales.const_data_ptr());
-  auto* to = result.mutable_data_ptr<float>();
+  const auto from = values_of<const float>(values);
+  const auto under = values_of<const Float16>(scales);
+  const auto to = values_of<float>(result);
   at::parallel_for(0, values.numel(), kRowsPerThread, [&](int64_t begin, int64_t end) {
+    const auto first = static_cast<size_t>(begin);
     const auto count = static_cast<size_t>(end - begin);
-    nearest_q4_0_values({from + begin, count}, {under + begin, count}, {to + begin, count});
+    nearest_q4_0_values(from.subspan(first, count), under.subspan(first, count), to.subspan(first, count));
   });
   return result;
 }

@@ -13,8 +13,9 @@
 
 #include "core/error.h"
 #include "core/terminal.h"
+#include "fake_quant/block_values.h"
+#include "fake_quant/tensor_values.h"
 #include "ptq/input_statistics.h"
-#include "quant/block_codec.h"
 #include "quant/weighted_blocks.h"
 
 namespace qat {
@@ -28,40 +29,18 @@ struct OnGrid {
   at::Tensor scales;  // fp16 [out, in / 32]
 };
 
-// Calls run(row) for all rows of a matrix, on all threads.
-template <class Run>
-void for_rows(const at::Tensor& matrix, const Run& run) {
-  at::parallel_for(0, matrix.size(0), kRowsPerThread, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) run(row);
-  });
-}
-
 OnGrid by_importance(const at::Tensor& weight, const at::Tensor& importance) {
   const auto width = static_cast<size_t>(weight.size(1));
   const size_t blocks = width / 32;
   OnGrid result{at::empty_like(weight), at::empty({weight.size(0), weight.size(1) / 32}, at::kHalf)};
-  const auto* values = weight.const_data_ptr<float>();
-  const auto* counts = importance.const_data_ptr<float>();
-  auto* results = result.values.mutable_data_ptr<float>();
-  auto* scales = static_cast<Float16*>(result.scales.mutable_data_ptr());
-  for_rows(weight, [&](int64_t row) {
-    const auto first = static_cast<size_t>(row);
-    quantize_row_by_importance({values + first * width, width}, {counts, width}, {scales + first * blocks, blocks},
-                               {results + first * width, width});
-  });
-  return result;
-}
-
-// By the scheme's rule.
-at::Tensor rounded(const at::Tensor& weight) {
-  const at::Tensor masters = weight.to(at::kBFloat16);
-  at::Tensor result = at::empty_like(weight);
-  const auto width = static_cast<size_t>(weight.size(1));
-  const auto* values = static_cast<const BFloat16*>(masters.const_data_ptr());
-  auto* results = result.mutable_data_ptr<float>();
-  for_rows(weight, [&](int64_t row) {
-    const size_t first = static_cast<size_t>(row) * width;
-    fake_quantize_blocks(Scheme::Q4_0, {values + first, width}, {}, {results + first, width});
+  const auto values = values_of<const float>(weight);
+  const auto results = values_of<float>(result.values);
+  const auto scales = values_of<Float16>(result.scales);
+  at::parallel_for(0, weight.size(0), kRowsPerThread, [&](int64_t begin, int64_t end) {
+    for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row) {
+      quantize_row_by_importance(values.subspan(row * width, width), values_of<const float>(importance),
+                                 scales.subspan(row * blocks, blocks), results.subspan(row * width, width));
+    }
   });
   return result;
 }
@@ -140,7 +119,7 @@ LinearOutcome outcome_of(const WeightSpec& linear, const at::Tensor& weight, con
                          const at::Tensor& moments) {
   const double output = std::max(output_error(weight, moments), 1e-30);
   return {linear.name, output_error(chosen.on_grid.values - weight, moments) / output,
-          output_error(rounded(weight) - weight, moments) / output, chosen.is_fallback};
+          output_error(block_values(Scheme::Q4_0, weight, {}) - weight, moments) / output, chosen.is_fallback};
 }
 
 }  // namespace
@@ -172,7 +151,9 @@ LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
     std::map<std::string, at::Tensor> moments, held_out_moments;
     for (const auto& [travellers, into] : {std::pair(&seen, &moments), std::pair(&unseen, &held_out_moments)}) {
       const auto inputs = watch(*travellers);
-      for (const WeightSpec* linear : linears) into->try_emplace(linear->input_name(), inputs->of(*linear));
+      for (const WeightSpec* linear : linears) {
+        if (!into->contains(linear->input_name())) into->emplace(linear->input_name(), inputs->of(*linear));
+      }
     }
     for (const WeightSpec* linear : linears) {
       at::Tensor& weight = model.projection(linear->name).weight;
