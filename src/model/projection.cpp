@@ -6,8 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 
-#include <algorithm>
-
+#include "model/apply_by_rows.h"
 #include "model/weight_product.h"
 
 namespace qat {
@@ -39,20 +38,14 @@ at::Tensor Projection::effective_weight() const {
 
 at::Tensor Projection::weight_made_by_rows(const at::Tensor& merged) const {
   const at::ScalarType dtype = computes_in.value_or(merged.scalar_type());
-  const at::Tensor flat = merged.reshape({-1, merged.size(-1)});
-  const auto part = [&](int64_t first, int64_t count) {
-    const at::Tensor rows = at::arange(first, first + count, at::kLong);
-    return weight_transform->apply_rows(flat.narrow(0, first, count).to(dtype), rows);
-  };
   // Autograd follows one piece only; where it does, nothing needs to be converted.
-  if (at::GradMode::is_enabled()) return part(0, flat.size(0)).view(merged.sizes());
-  at::Tensor result = at::empty(flat.sizes(), flat.options().dtype(dtype));
-  const int64_t step = std::max<int64_t>(1, kConvertedValues / flat.size(1));
-  for (int64_t first = 0; first < flat.size(0); first += step) {
-    const int64_t count = std::min(step, flat.size(0) - first);
-    result.narrow(0, first, count).copy_(part(first, count));
+  if (at::GradMode::is_enabled()) {
+    const at::Tensor flat = merged.reshape({-1, merged.size(-1)});
+    return weight_transform->apply_rows(flat.to(dtype), at::arange(flat.size(0), at::kLong)).view(merged.sizes());
   }
-  return result.view(merged.sizes());
+  at::Tensor result = at::empty(merged.sizes(), merged.options().dtype(dtype));
+  apply_by_rows(*weight_transform, merged, result);
+  return result;
 }
 
 at::Tensor Projection::effective_rows(const at::Tensor& rows) const {
