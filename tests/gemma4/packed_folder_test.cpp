@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -17,6 +16,7 @@
 #include "quant/block_codec.h"
 #include "quant/quantized_digest.h"
 #include "support/expect_error.h"
+#include "support/fresh_seed.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model_folder.h"
 
@@ -24,13 +24,11 @@ namespace qat {
 namespace {
 
 using testing::expect_error;
+using testing::fresh_seed;
 namespace fs = std::filesystem;
 
 const char* const kWeight = "layers.0.mlp.up_proj.weight";
 const char* const kModule = "model.layers.0.mlp.up_proj";
-
-// Another seed in every run, printed where a test fails.
-uint64_t fresh_seed() { return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); }
 
 struct Tensor {
   ElementType type;

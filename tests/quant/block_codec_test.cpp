@@ -6,20 +6,18 @@
 #include <hwy/targets.h>
 
 #include <bit>
-#include <chrono>
 #include <cstring>
 #include <string>
 
 #include "quant/scalar_codec.h"
 #include "quant/weight_rows.h"
+#include "support/fresh_seed.h"
 
 namespace qat {
 namespace {
 
 using test::RowKind;
-
-// Another seed in every run, printed where a test fails.
-uint64_t fresh_seed() { return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); }
+using testing::fresh_seed;
 
 std::vector<std::byte> encode(Scheme id, const auto& values, const std::vector<Float16>& stored = {}) {
   const QuantScheme& row = scheme(id);
@@ -117,7 +115,7 @@ void for_each_target(const Body& body) {
   }
 }
 
-class BlockCodec : public testing::TestWithParam<Scheme> {};
+class BlockCodec : public ::testing::TestWithParam<Scheme> {};
 
 TEST_P(BlockCodec, VectorKernelsEqualTheScalarRules) {
   const uint64_t seed = fresh_seed();
@@ -133,7 +131,7 @@ TEST_P(BlockCodec, VectorKernelsEqualTheScalarRules) {
           if (scheme(GetParam()).allows_stored_scales) {
             expect_equals_scalar_rules(GetParam(), values, perturbed_scales(values, random));
           }
-          if (testing::Test::HasFatalFailure()) return;
+          if (::testing::Test::HasFatalFailure()) return;
         }
       }
     }
@@ -172,7 +170,7 @@ TEST_P(BlockCodec, RowsDoNotInfluenceEachOther) {
   EXPECT_EQ(encode(GetParam(), all), wanted);
 }
 
-INSTANTIATE_TEST_SUITE_P(Quantized, BlockCodec, testing::Values(Scheme::Q4_0, Scheme::Q8_0),
+INSTANTIATE_TEST_SUITE_P(Quantized, BlockCodec, ::testing::Values(Scheme::Q4_0, Scheme::Q8_0),
                          [](const auto& test) { return std::string(scheme(test.param).name); });
 
 // Law 2: what was decoded encodes to the same codes and scales again, when the values reach the grid's end as they do

@@ -5,21 +5,19 @@
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "quant/scalar_codec.h"
 #include "quant/weight_rows.h"
+#include "support/fresh_seed.h"
 
 namespace qat {
 namespace {
 
 using test::RowKind;
-
-// Another seed in every run, printed where a test fails.
-uint64_t fresh_seed() { return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); }
+using testing::fresh_seed;
 
 // Runs the body once for every instruction set of this machine that the kernels were compiled for.
 template <class Body>
@@ -207,7 +205,7 @@ TEST(BlockScaleGradients, AreThoseOfTheScalarRules) {
       for (int repeat = 0; repeat < 50; ++repeat) {
         expect_gradients_of_the_scalar_rule<float>(random, kind);
         expect_gradients_of_the_scalar_rule<BFloat16>(random, kind);
-        if (testing::Test::HasFatalFailure()) return;
+        if (::testing::Test::HasFatalFailure()) return;
       }
     }
   });

@@ -6,7 +6,6 @@
 #include <hwy/targets.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -17,6 +16,7 @@
 #include "quant/scalar_codec.h"
 #include "quant/trained_lattices.h"
 #include "quant/weight_rows.h"
+#include "support/fresh_seed.h"
 
 namespace qat {
 namespace {
@@ -26,9 +26,7 @@ using test::kConventions;
 using test::Law;
 using test::RowKind;
 using test::StepType;
-
-// Another seed in every run, printed where a test fails.
-uint64_t fresh_seed() { return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); }
+using testing::fresh_seed;
 
 struct Recovery {
   std::vector<Float16> scales;
@@ -231,7 +229,7 @@ TEST(LatticeRecovery, FindsNothingInWeightsOfAllKindsThatIsNotThere) {
     SCOPED_TRACE("row kind " + std::to_string(static_cast<int>(kind)));
     for (int repeat = 0; repeat < 40; ++repeat) {
       expect_what_the_judge_says(test::widen(test::to_bfloat16(test::draw_row(kind, 32, random))));
-      if (testing::Test::HasFatalFailure()) return;
+      if (::testing::Test::HasFatalFailure()) return;
     }
   }
 }
@@ -250,7 +248,7 @@ TEST(LatticeRecovery, OneValueOffByOneBfloat16StepIsNoticed) {
                           value.bits = static_cast<uint16_t>(value.bits + (random.below(2) == 0 || is_zero ? 1 : -1));
                           const auto block = test::widen(master);
                           expect_what_the_judge_says(block);
-                          if (testing::Test::HasFatalFailure()) return;
+                          if (::testing::Test::HasFatalFailure()) return;
                           off += recover(master).counts.exact == 0 ? 1 : 0;
                           ++blocks;
                         }

@@ -6,24 +6,22 @@
 #include <hwy/targets.h>
 
 #include <bit>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "quant/grid.h"
 #include "quant/weight_rows.h"
+#include "support/fresh_seed.h"
 
 namespace qat {
 namespace {
 
 using test::RowKind;
+using testing::fresh_seed;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNotANumber = std::numeric_limits<float>::quiet_NaN();
-
-// Another seed in every run, printed where a test fails.
-uint64_t fresh_seed() { return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); }
 
 std::vector<uint32_t> bits(const std::vector<float>& values) {
   std::vector<uint32_t> result;
@@ -80,7 +78,7 @@ void for_each_target(const Body& body) {
   }
 }
 
-class RowCodec : public testing::TestWithParam<Scheme> {
+class RowCodec : public ::testing::TestWithParam<Scheme> {
  protected:
   // Calls check(values, scale) for rows of every kind and of every length that leaves another tail.
   template <class Check>
@@ -95,7 +93,7 @@ class RowCodec : public testing::TestWithParam<Scheme> {
           const float scale =
               std::ldexp(0.5f + 0.5f * static_cast<float>(random.uniform()), 4 - static_cast<int>(random.below(20)));
           check(hard_row(kind, count, scale, random), scale);
-          if (testing::Test::HasFatalFailure()) return;
+          if (::testing::Test::HasFatalFailure()) return;
         }
       }
     });
@@ -299,7 +297,7 @@ TEST_P(RowCodec, TheLargestMagnitudeGetsTheLastPositiveCode) {
   EXPECT_EQ(absolute_max_scale(GetParam(), tiny), std::numeric_limits<float>::min());
 }
 
-INSTANTIATE_TEST_SUITE_P(Integers, RowCodec, testing::Values(Scheme::Int2, Scheme::Int4, Scheme::Int8),
+INSTANTIATE_TEST_SUITE_P(Integers, RowCodec, ::testing::Values(Scheme::Int2, Scheme::Int4, Scheme::Int8),
                          [](const auto& test) { return std::string(scheme(test.param).name); });
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "core/random.h"
 #include "quant/block_codec.h"
 #include "quant/grid.h"
+#include "support/fresh_seed.h"
 
 namespace qat {
 namespace {
@@ -54,7 +54,7 @@ double weighted_error(const Row& row, std::span<const float> found) {
 
 class WeightedBlocks : public ::testing::Test {
  protected:
-  uint64_t seed_ = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  uint64_t seed_ = testing::fresh_seed();
   ::testing::ScopedTrace trace_{__FILE__, __LINE__, "seed " + std::to_string(seed_)};
   SplitMix64 random_{seed_};
 };
