@@ -1,11 +1,15 @@
 #include "fake_quant/make_witness.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "core/error.h"
+#include "model/apply_by_rows.h"
+#include "model/chunked_head.h"
 
 namespace qat {
 
@@ -49,13 +53,23 @@ int64_t positions_per_prompt(const FakeQuantSet& fake_quant, size_t prompts) {
   return std::clamp(fitting, kFewestPositions, kWitnessPositions);
 }
 
-// The head with its weight made once: a model that converts its weights at every use would make it for every position.
-Projection with_made_weight(Projection head) {
-  head.weight = head.effective_weight();
-  head.stored_master = nullptr;
-  head.weight_delta = nullptr;
-  head.weight_transform = nullptr;
-  return head;
+// What is recorded of the logits that follow each row of hidden states. The head is made anew for every chunk of rows,
+// in pieces: a BF16 run would not have the memory for all of it in fp32.
+std::vector<WitnessPosition> witness_positions(const Gemma4Model& model, const std::vector<at::Tensor>& states) {
+  if (states.empty()) return {};
+  const at::Tensor hidden = at::cat(states);
+  const int64_t chunk = std::max<int64_t>(1, kWitnessLogitsBytes / (4 * model.config().vocabulary_size));
+  std::vector<WitnessPosition> positions;
+  for (int64_t first = 0; first < hidden.size(0); first += chunk) {
+    const at::Tensor rows = hidden.narrow(0, first, std::min(chunk, hidden.size(0) - first));
+    const at::Tensor logits =
+        logits_of_product(product_by_rows(model.head(), rows), model.config().final_logit_softcap).contiguous();
+    const auto width = static_cast<size_t>(logits.size(1));
+    for (size_t row = 0; row < static_cast<size_t>(logits.size(0)); ++row) {
+      positions.push_back(witness_position({logits.const_data_ptr<float>() + row * width, width}));
+    }
+  }
+  return positions;
 }
 
 }  // namespace
@@ -66,7 +80,7 @@ Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
   QAT_CHECK(model.dtype() == at::kFloat);
   Witness witness;
   const auto most = static_cast<size_t>(positions_per_prompt(fake_quant, prompts.size()));
-  const Projection head = with_made_weight(model.head());
+  std::vector<at::Tensor> hidden;
   const Recording recording(fake_quant, witness);
   for (const auto& prompt : prompts) {
     const auto count = std::min(prompt.size(), most);
@@ -74,14 +88,15 @@ Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
     WitnessPrompt entry;
     entry.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(count));
     const std::vector<int64_t> ids(entry.tokens.begin(), entry.tokens.end());
-    const at::Tensor hidden = model.hidden_states(PackedTokens::single(at::tensor(ids, at::kLong)));
-    for (size_t i = 0; i < count; ++i) {
-      const at::Tensor row = hidden.narrow(0, static_cast<int64_t>(i), 1);
-      const at::Tensor logits = head_logits(head, model.config().final_logit_softcap, row).contiguous();
-      entry.positions.push_back(
-          witness_position({logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())}));
-    }
+    hidden.push_back(model.hidden_states(PackedTokens::single(at::tensor(ids, at::kLong))));
     witness.prompts.push_back(std::move(entry));
+  }
+  auto positions = witness_positions(model, hidden);
+  auto next = std::make_move_iterator(positions.begin());
+  for (WitnessPrompt& prompt : witness.prompts) {
+    const auto end = next + std::ssize(prompt.tokens);
+    prompt.positions.assign(next, end);
+    next = end;
   }
   witness.digests = fake_quant.digests();
   return witness;

@@ -10,6 +10,9 @@
 
 namespace qat {
 
+// Most bytes of logits that exist at a time.
+inline constexpr int64_t kWitnessLogitsBytes = int64_t{64} << 20;
+
 // Runs the model on the prompts (each cut to kWitnessPositions tokens, to fewer where the codes of all static edges
 // would take more than 32 MiB) and records logits, codes and digests. The model must be in Float mode: witness logits
 // have fp32 activations.

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <optional>
 
+#include "fake_quant/make_witness.h"
 #include "model/chunked_head.h"
 #include "trainers/activation_memory.h"
 #include "trainers/moment_codec.h"
@@ -202,18 +203,19 @@ class Estimator {
     return moments;
   }
 
-  // The witness of a BF16 run is computed in fp32: the head as a whole, and one other weight after the other, made in
-  // pieces. Logits come one token at a time.
+  // The witness of a BF16 run is computed in fp32, one weight after the other, made in pieces; the head, one piece after
+  // the other.
   Moment saving() const {
-    const int64_t logits = 4 * kFloat * model_.vocabulary_size;
     const int64_t arriving = sharded_.most_arriving_masters(value_);
-    if (value_ == kFloat) return {"saving a checkpoint", 0, 0, quantized_.passing_head(kFloat) + logits + arriving};
+    const int64_t pieces = 3 * kFloat * std::min(kConvertedValues, head().elements());
+    const int64_t merged = quantized_.packs(head()) || has_adapter(head()) ? value_ * head().elements() : 0;
+    const int64_t positions = config_.checkpoint.witness_prompts * kWitnessPositions;
+    const int64_t logits = 3 * std::min(kWitnessLogitsBytes, kFloat * positions * model_.vocabulary_size);
     int64_t largest = 0;
     for (const WeightSpec& weight : base_.table().weights()) {
-      if (weight.layer) largest = std::max(largest, weight.elements());
+      if (weight.layer && value_ != kFloat) largest = std::max(largest, weight.elements());
     }
-    const int64_t pieces = 3 * kFloat * std::min(kConvertedValues, std::max(largest, head().elements()));
-    return {"saving a checkpoint", 0, 0, kFloat * (head().elements() + largest) + pieces + logits + arriving};
+    return {"saving a checkpoint", 0, 0, kFloat * largest + merged + pieces + logits + arriving};
   }
 
   // What a backward pass changes in the gradients that are held of so many values. Those of several processes leave as

@@ -21,12 +21,6 @@ constexpr int64_t kLossBytes = int64_t{2} << 20;
 constexpr int64_t kFewestTokens = 16;
 constexpr int64_t kMostTokens = 512;
 
-// Each operation rounds to the model's dtype, as in transformers.
-at::Tensor capped_in_float(const at::Tensor& product, double softcap) {
-  if (softcap <= 0) return product.to(at::kFloat);
-  return product.div(softcap).tanh_().mul_(softcap).to(at::kFloat);
-}
-
 struct HeadFacts {
   double softcap;
   int64_t loss_rows;
@@ -45,7 +39,7 @@ class RowLogits {
       transformed_ = facts_.output_transform->apply(raw_);
       raw = transformed_.detach();
     }
-    values_ = capped_in_float(raw, facts_.softcap);
+    values_ = logits_of_product(raw, facts_.softcap);
   }
 
   const at::Tensor& values() const { return values_; }
@@ -113,6 +107,11 @@ class HeadLoss : public torch::autograd::Function<HeadLoss> {
 
 }  // namespace
 
+at::Tensor logits_of_product(const at::Tensor& product, double softcap) {
+  if (softcap <= 0) return product.to(at::kFloat);
+  return product.div(softcap).tanh_().mul_(softcap).to(at::kFloat);
+}
+
 int64_t head_chunk_tokens(int64_t vocabulary_size, int64_t value_bytes) {
   return std::clamp(kProductBytes / (vocabulary_size * value_bytes), kFewestTokens, kMostTokens);
 }
@@ -137,7 +136,7 @@ at::Tensor ChunkedLogits::rows(int64_t first, int64_t count) {
     chunk_ = wanted;
   }
   QAT_CHECK(first + count <= chunk_ * chunk_tokens_ + product_.size(0));
-  return capped_in_float(product_.narrow(0, first - chunk_ * chunk_tokens_, count), softcap_);
+  return logits_of_product(product_.narrow(0, first - chunk_ * chunk_tokens_, count), softcap_);
 }
 
 void ChunkedLogits::for_each(const std::function<void(const at::Tensor& logits, int64_t first)>& visit) {

@@ -13,6 +13,10 @@
 
 namespace qat {
 
+// fp32 logits of a head's product, after the soft-cap (0: none). Each operation rounds to the product's dtype, as in
+// transformers. Without autograd.
+at::Tensor logits_of_product(const at::Tensor& product, double softcap);
+
 // Tokens of a chunk: their product with the head takes 24 MiB at most, unless those are fewer than 16 tokens.
 int64_t head_chunk_tokens(int64_t vocabulary_size, int64_t value_bytes);
 // Rows of a chunk whose logits are in fp32 at a time: 2 MiB of them.

@@ -236,11 +236,8 @@ at::Tensor Gemma4Model::hidden_states(const PackedTokens& batch) const {
 }
 
 at::Tensor Gemma4Model::logits(const at::Tensor& hidden) const {
-  return head_logits(head(), config_.final_logit_softcap, hidden);
-}
-
-at::Tensor head_logits(const Projection& head, double softcap, const at::Tensor& hidden) {
-  at::Tensor result = head(hidden);
+  const double softcap = config_.final_logit_softcap;
+  at::Tensor result = head()(hidden);
   if (softcap > 0) result = (result / softcap).tanh() * softcap;
   return result.to(at::kFloat);
 }

@@ -109,9 +109,6 @@ class Gemma4Model {
   mutable std::shared_ptr<LayerLoan> next_loan_;  // on its way
 };
 
-// Logits as above of any head and soft-cap (0: none).
-at::Tensor head_logits(const Projection& head, double softcap, const at::Tensor& hidden);
-
 // The weights that a model of this dtype may read in the file that holds them: in BF16 all matrices and tables, in
 // Float tables that are only looked up, whose rows are converted one by one.
 WeightChoice readable_in_file(const WeightTable& table, at::ScalarType dtype);
