@@ -16,6 +16,7 @@ import unittest
 
 PROGRAM, SOURCE = "", pathlib.Path()
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+LAYERS = ["activation_checkpointing=layers"]  # without it parameters are not shared
 
 
 class Torchrun(unittest.TestCase):
@@ -36,17 +37,27 @@ class Torchrun(unittest.TestCase):
             "gradient_accumulation": 2, "steps": 4, "data": {"train": [str(data)], "eval": [str(data)]},
             "eval": {"every_steps": 2, "documents": 4}, "optimizer": {"warmup_steps": 1, "final_ratio": 1}, "checkpoint": {"every_steps": 2}}))
 
+    def lines(self, kind):
+        return [line for line in map(json.loads, (self.out / "metrics.jsonl").read_text().splitlines()) if line["kind"] == kind]
+
     def steps(self):
-        return [line["step"] for line in map(json.loads, (self.out / "metrics.jsonl").read_text().splitlines()) if line["kind"] == "step"]
+        return [line["step"] for line in self.lines("step")]
 
     def test_two_processes_then_one(self):
-        done = subprocess.run([*TORCHRUN, PROGRAM, "train", str(self.config), "sharding=states"], capture_output=True, text=True, timeout=240)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(done.stdout.count("2 processes of"), 1, done.stdout)
-        self.assertEqual(self.steps(), [1, 2, 3, 4])
-        done = subprocess.run([PROGRAM, "train", str(self.config), "steps=6", "--resume"], capture_output=True, text=True, timeout=240)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(self.steps(), [1, 2, 3, 4, 5, 6])
+        losses = {}
+        for sharding in ("states", "parameters"):
+            shutil.rmtree(self.out, ignore_errors=True)
+            done = subprocess.run([*TORCHRUN, PROGRAM, "train", str(self.config), f"sharding={sharding}", *LAYERS],
+                                  capture_output=True, text=True, timeout=240)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stdout.count("2 processes of"), 1, done.stdout)
+            self.assertEqual(self.steps(), [1, 2, 3, 4])
+            done = subprocess.run([PROGRAM, "train", str(self.config), "steps=6", "--resume", *LAYERS],
+                                  capture_output=True, text=True, timeout=240)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.steps(), [1, 2, 3, 4, 5, 6])
+            losses[sharding] = [line["loss"] for line in self.lines("step")]
+        self.assertEqual(losses["states"], losses["parameters"])
 
     def test_a_killed_process_ends_the_run(self):
         run = subprocess.Popen([*TORCHRUN, PROGRAM, "train", str(self.config), "steps=5000", "eval.every_steps=0"],
