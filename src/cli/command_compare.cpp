@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "cli/command.h"
+#include "cli/compare_sensitivity.h"
 #include "cli/comparison_cells.h"
 #include "cli/measure.h"
 #include "cli/open_model.h"
@@ -21,7 +22,8 @@ namespace {
 
 const CommandHelp kHelp{
     "gemma-qat compare NAME=MODEL NAME=MODEL ... --data FILE [--questions FILE] [--report FILE.html]\n"
-    "         gemma-qat compare CONFIG [key=value ...]",
+    "         gemma-qat compare CONFIG [key=value ...]\n"
+    "         gemma-qat compare --sensitivity MODEL --plan PLAN --data FILE (--help tells more)",
     "Measures several models on the same files and prints one table: size, bits per weight, perplexity, KL divergence from the "
     "first model, multiple-choice accuracy, and how much of the first model's greedy continuations they reproduce; then what "
     "these figures allow to be said. Intervals are 95 %, paired over documents. --report writes the tables and plots as one "
@@ -227,6 +229,7 @@ int compare_by_config(const std::vector<std::string>& positional) {
 }  // namespace
 
 int command_compare(const Arguments& arguments) {
+  if (asks_for_sensitivity(arguments)) return compare_sensitivity(arguments);
   const auto parsed = parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {

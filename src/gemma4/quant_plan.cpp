@@ -62,11 +62,14 @@ std::optional<Scheme> parse_cache(const nlohmann::json& document, const std::str
 
 std::string cache_name(const std::optional<Scheme>& cache) { return cache ? std::string(scheme(*cache).name) : "none"; }
 
+int64_t divided_width(const WeightSpec& weight, const QuantScheme& scheme) {
+  return scheme.has_row_scales() ? weight.scale_width : weight.columns();
+}
+
 void check_rows_divide(const WeightSpec& weight, const WeightPlan& plan, const std::string& plan_name) {
   const QuantScheme& chosen = scheme(plan.scheme);
-  const int64_t width = chosen.has_row_scales() ? weight.scale_width : weight.columns();
-  if (width % chosen.block_size == 0) return;
-  fail_usage(weight.name, ": ", width, " columns, ", chosen.name, " needs a multiple of ", chosen.block_size,
+  if (rows_divide(weight, chosen)) return;
+  fail_usage(weight.name, ": ", divided_width(weight, chosen), " columns, ", chosen.name, " needs a multiple of ", chosen.block_size,
              "\n  the plan \"", plan_name, "\" gives it ", chosen.name, " by role \"", role_name(weight.role),
              "\"\n  give this role another scheme (q4_0-q8-tables has Q8_0 tables, int8 divides everything)");
 }
@@ -111,6 +114,10 @@ void parse_activations(const nlohmann::json& document, const std::string& where,
 }
 
 }  // namespace
+
+bool rows_divide(const WeightSpec& weight, const QuantScheme& scheme) {
+  return divided_width(weight, scheme) % scheme.block_size == 0;
+}
 
 const WeightPlan& ResolvedPlan::of(std::string_view weight) const {
   const auto found = weights.find(weight);
@@ -232,6 +239,22 @@ ResolvedPlan QuantPlan::resolve(const WeightTable& table) const {
     resolved.weights.emplace(weight.name, chosen);
   }
   return resolved;
+}
+
+nlohmann::ordered_json QuantPlan::to_json() const {
+  nlohmann::ordered_json json{{"about", about}, {"kv_cache", cache_name(key_value_cache)}};
+  for (const auto& [role, rule] : rules) {
+    nlohmann::ordered_json& entry = json["weights"][std::string(role_name(role))];
+    entry["scheme"] = scheme(rule.scheme).name;
+    const auto wide = double_wide.find(role);
+    if (wide != double_wide.end()) entry["double_wide"] = scheme(wide->second).name;
+    if (rule.scales == ScaleSource::Stored && !scheme(rule.scheme).has_row_scales()) entry["scales"] = "stored";
+    if (rule.frozen) entry["frozen"] = true;
+    if (rule.one_scale_per_row) entry["scale_per"] = "row";
+    if (rule.quantizes_input) entry["input"] = "int8";
+    if (rule.quantizes_output) entry["output"] = "int8";
+  }
+  return json;
 }
 
 fs::path configs_folder() {

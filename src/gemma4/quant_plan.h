@@ -53,7 +53,12 @@ struct QuantPlan {
   static QuantPlan load(const std::string& name_or_path);
   static QuantPlan parse(const nlohmann::json& json, const std::string& name, const std::string& where);
   ResolvedPlan resolve(const WeightTable& table) const;
+  // What parse() reads as an equal plan.
+  nlohmann::ordered_json to_json() const;
 };
+
+// Whether the rows of a weight divide into this scheme's blocks.
+bool rows_divide(const WeightSpec& weight, const QuantScheme& scheme);
 
 // "q4_0", "bf16", ...: plans that come with the program.
 std::vector<std::string> known_plans();

@@ -134,6 +134,17 @@ TEST(MobilePlans, WhatIsSavedReadsBack) {
   EXPECT_EQ(again.key_value_cache, Scheme::Int8);
 }
 
+TEST(QuantPlan, ReadsBackWhatItWrites) {
+  for (const std::string& name : known_plans()) {
+    const WeightTable table = name.starts_with("mobile") ? table_like_e2b() : WeightTable(tiny_config(256, true));
+    const QuantPlan plan = QuantPlan::load(name);
+    const QuantPlan again = QuantPlan::parse(json::parse(plan.to_json().dump()), name, "plan.json");
+    EXPECT_EQ(again.resolve(table).to_json(), plan.resolve(table).to_json()) << name;
+    EXPECT_EQ(again.about, plan.about);
+    EXPECT_EQ(again.to_json(), plan.to_json());
+  }
+}
+
 TEST(MobilePlans, RowsThatDoNotFillTheirBytesAreAnError) {
   expect_error([] { QuantPlan::load("mobile-e2b").resolve(table_like_e2b(66)); },
                {"66 columns", "int2", "multiple of 4", "token_embedding"});
