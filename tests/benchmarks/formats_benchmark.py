@@ -115,7 +115,7 @@ def main():
             small = pathlib.Path(temporary) / "quickstart"
             small.mkdir()
             rows += rows_of("quickstart", quickstart_files(options.program, options.export_folder, options.threads, small), options,
-                            prompt_tokens=1000, new_tokens=400, repetitions=5)
+                            prompt_tokens=1000, new_tokens=40, repetitions=5)
         if options.only != "quickstart":
             large = pathlib.Path(temporary) / "e2b"
             large.mkdir()
