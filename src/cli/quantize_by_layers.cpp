@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include "core/error.h"
 #include "fake_quant/tensor_values.h"
@@ -14,6 +15,9 @@ namespace qat {
 namespace {
 
 constexpr int64_t kMeasuredRows = 4;  // every fourth
+
+const std::map<std::string, PtqMethod> kMethods{
+    {"imatrix", PtqMethod::Importance}, {"gptq", PtqMethod::Gptq}, {"autoround", PtqMethod::SignDescent}};
 
 struct Rows {
   std::vector<PackedTokens> calibration;
@@ -41,7 +45,7 @@ Rows read_rows(const TrainConfig& config, const std::string& method, const Gemma
 
 }  // namespace
 
-bool looks_at_activations(const std::string& method) { return method == "imatrix" || method == "gptq"; }
+bool looks_at_activations(const std::string& method) { return kMethods.contains(method); }
 
 FakeQuantSet attach_after_layers(const TrainConfig& config, const std::string& method, const BaseModel& base,
                                  Gemma4Model& model) {
@@ -54,7 +58,7 @@ FakeQuantSet attach_after_layers(const TrainConfig& config, const std::string& m
   }
   const Rows rows = read_rows(config, method, base.config());
   LayerPtqOptions options;
-  options.method = method == "gptq" ? PtqMethod::Gptq : PtqMethod::Importance;
+  options.method = kMethods.at(method);
   const LayerPtqResult result = quantize_layers(model, *base.plan(), rows.calibration, rows.held_out, options);
   std::printf("%s\n", describe(result).c_str());
 

@@ -1,10 +1,7 @@
 #include "ptq/quantize_layers.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <memory>
@@ -14,36 +11,12 @@
 #include "core/error.h"
 #include "core/terminal.h"
 #include "fake_quant/block_values.h"
-#include "fake_quant/tensor_values.h"
 #include "ptq/input_statistics.h"
-#include "quant/weighted_blocks.h"
+#include "ptq/on_grid.h"
 
 namespace qat {
 
 namespace {
-
-constexpr int64_t kRowsPerThread = 16;
-
-struct OnGrid {
-  at::Tensor values;  // fp32 [out, in]
-  at::Tensor scales;  // fp16 [out, in / 32]
-};
-
-OnGrid by_importance(const at::Tensor& weight, const at::Tensor& importance) {
-  const auto width = static_cast<size_t>(weight.size(1));
-  const size_t blocks = width / 32;
-  OnGrid result{at::empty_like(weight), at::empty({weight.size(0), weight.size(1) / 32}, at::kHalf)};
-  const auto values = values_of<const float>(weight);
-  const auto results = values_of<float>(result.values);
-  const auto scales = values_of<Float16>(result.scales);
-  at::parallel_for(0, weight.size(0), kRowsPerThread, [&](int64_t begin, int64_t end) {
-    for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row) {
-      quantize_row_by_importance(values.subspan(row * width, width), values_of<const float>(importance),
-                                 scales.subspan(row * blocks, blocks), results.subspan(row * width, width));
-    }
-  });
-  return result;
-}
 
 // Statistics of the inputs of some linears while they live, by input name.
 class WatchedInputs {
@@ -109,6 +82,9 @@ struct Chosen {
 Chosen choose(const at::Tensor& weight, const at::Tensor& moments, const LayerPtqOptions& options) {
   Chosen chosen{by_importance(weight, moments.diagonal().contiguous())};
   if (options.method == PtqMethod::Importance) return chosen;
+  if (options.method == PtqMethod::SignDescent) {
+    return {sign_descent(weight, chosen.on_grid.scales, moments, options.sign_descent)};
+  }
   const auto values = gptq(weight, chosen.on_grid.scales, moments, options.gptq);
   chosen.is_fallback = !values;
   if (values) chosen.on_grid.values = *values;

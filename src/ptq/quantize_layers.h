@@ -12,17 +12,20 @@
 #include "gemma4/quant_plan.h"
 #include "model/gemma4_model.h"
 #include "ptq/gptq.h"
+#include "ptq/sign_descent.h"
 
 namespace qat {
 
 enum class PtqMethod {
   Importance,  // scales and codes by llama.cpp's weighted search, weights from mean squared inputs
-  Gptq         // codes by GPTQ under the scales of that search
+  Gptq,        // codes by GPTQ under the scales of that search
+  SignDescent  // codes and scales by signed gradient descent from that search's scales
 };
 
 struct LayerPtqOptions {
   PtqMethod method = PtqMethod::Importance;
   GptqOptions gptq;
+  SignDescentOptions sign_descent;
 };
 
 // Squared error of a linear's output on rows that the method did not see, as a share of the output's square.

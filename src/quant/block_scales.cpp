@@ -1,11 +1,14 @@
 #include "quant/block_scales.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 
 #include "core/error.h"
 #include "quant/block_scale_kernels.h"
 #include "quant/grid.h"
+#include "quant/scalar_codec.h"
 
 namespace qat {
 
@@ -24,6 +27,17 @@ void gradients(std::span<const BFloat16> values, std::span<const Value> gradient
 }
 
 }  // namespace
+
+void rule_block_scales(std::span<const BFloat16> values, std::span<Float16> scales) {
+  QAT_CHECK(values.size() == scales.size() * grid::kBlock);
+  std::array<float, grid::kBlock> block;
+  for (size_t i = 0; i < scales.size(); ++i) {
+    std::transform(values.begin() + static_cast<std::ptrdiff_t>(i * block.size()),
+                   values.begin() + static_cast<std::ptrdiff_t>((i + 1) * block.size()), block.begin(),
+                   [](BFloat16 value) { return to_float(value); });
+    scales[i] = scalar::q4_0_encoding_scale(scalar::Block(block), nullptr).stored;
+  }
+}
 
 void search_block_scales(std::span<const BFloat16> values, std::span<Float16> scales) {
   QAT_CHECK(values.size() == scales.size() * grid::kBlock);

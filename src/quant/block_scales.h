@@ -8,6 +8,9 @@
 
 namespace qat {
 
+// The scheme's rule: what the file holds of it. values.size() = 32 * scales.size().
+void rule_block_scales(std::span<const BFloat16> values, std::span<Float16> scales);
+
 // A better scale than the rule's for every block: of 48 fp16 scales near it, on either side of the extremum, the one
 // whose decode(encode(block)) has the least squared error (fp32 sum in the block's order), the first of several. What
 // is tried: scalar_codec.cpp. A block of zeros keeps the rule's zero. values.size() = 32 * scales.size().

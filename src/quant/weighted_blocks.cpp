@@ -86,4 +86,38 @@ void nearest_q4_0_values(std::span<const float> values, std::span<const Float16>
   }
 }
 
+void offset_q4_0_values(std::span<const float> values, std::span<const float> offsets, std::span<const Float16> scales,
+                        std::span<float> results) {
+  QAT_CHECK(values.size() == kValues * scales.size() && offsets.size() == values.size() &&
+            results.size() == values.size());
+  for (size_t block = 0; block < scales.size(); ++block) {
+    const float scale = to_float(scales[block]);
+    const float inverse = grid::inverse_scale(scale);
+    for (size_t i = block * kValues; i < (block + 1) * kValues; ++i) {
+      results[i] = grid::q4_0_value(grid::q4_0_code(values[i] + offsets[i] * scale, inverse), scales[block]);
+    }
+  }
+}
+
+void offset_q4_0_gradients(std::span<const float> values, std::span<const float> offsets,
+                           std::span<const Float16> scales, std::span<const float> gradient,
+                           std::span<float> of_offsets, std::span<float> of_scales) {
+  QAT_CHECK(values.size() == kValues * scales.size() && offsets.size() == values.size() &&
+            gradient.size() == values.size());
+  QAT_CHECK(of_offsets.size() == values.size() && of_scales.size() == scales.size());
+  for (size_t block = 0; block < scales.size(); ++block) {
+    const float scale = to_float(scales[block]);
+    const float inverse = grid::inverse_scale(scale);
+    float sum = 0;
+    for (size_t i = block * kValues; i < (block + 1) * kValues; ++i) {
+      const float moved = values[i] + offsets[i] * scale;
+      const auto code = static_cast<float>(static_cast<int>(grid::q4_0_code(moved, inverse)) - 8);
+      const bool inside = grid::q4_0_inside_range(moved, inverse);
+      of_offsets[i] = inside ? gradient[i] * scale : 0.0f;
+      sum += gradient[i] * (inside ? code - values[i] * inverse : code);
+    }
+    of_scales[block] = sum;
+  }
+}
+
 }  // namespace qat

@@ -1,5 +1,6 @@
-// Q4_0 blocks whose codes do not follow from their values alone: weights that somebody says how much they matter, and
-// values that move while their neighbours are rounded. A result is the exact fp32 number that scale and code stand for.
+// Q4_0 blocks whose codes do not follow from their values alone: weights that somebody says how much they matter,
+// values that move while their neighbours are rounded, and values with an offset to their rounding. A result is the
+// exact fp32 number that scale and code stand for.
 #pragma once
 
 #include <span>
@@ -17,5 +18,16 @@ void quantize_row_by_importance(std::span<const float> values, std::span<const f
 
 // The nearest value on the grid, each under a scale of its own.
 void nearest_q4_0_values(std::span<const float> values, std::span<const Float16> scales, std::span<float> results);
+
+// Values that are moved by `offsets`, counted in steps of their block's scale, and then rounded to the nearest on the
+// grid. values.size() = offsets.size() = results.size() = 32 * scales.size().
+void offset_q4_0_values(std::span<const float> values, std::span<const float> offsets, std::span<const Float16> scales,
+                        std::span<float> results);
+
+// What a gradient with respect to those results is, straight through the rounding, with respect to offsets and, one per
+// block, to scales (as in block_scales.h, with v = value / scale + offset inside or outside of -8..7).
+void offset_q4_0_gradients(std::span<const float> values, std::span<const float> offsets,
+                           std::span<const Float16> scales, std::span<const float> gradient,
+                           std::span<float> of_offsets, std::span<float> of_scales);
 
 }  // namespace qat

@@ -4,7 +4,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/diag.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
@@ -13,20 +12,12 @@
 #include <gtest/gtest.h>
 
 #include "ptq/input_statistics.h"
-#include "quant/weighted_blocks.h"
+#include "support/nearest_on_grid.h"
 
 namespace qat {
 namespace {
 
-at::Tensor nearest(const at::Tensor& weight, const at::Tensor& scales) {
-  const at::Tensor of_values = scales.repeat_interleave(32, 1).contiguous();
-  at::Tensor result = at::empty_like(weight);
-  const auto count = static_cast<size_t>(weight.numel());
-  nearest_q4_0_values({weight.const_data_ptr<float>(), count},
-                      {static_cast<const Float16*>(of_values.const_data_ptr()), count},
-                      {result.mutable_data_ptr<float>(), count});
-  return result;
-}
+using testing::nearest_on_grid;
 
 struct Problem {
   at::Tensor weight = at::randn({48, 192}, at::kFloat);
@@ -39,7 +30,7 @@ TEST(Gptq, RoundsToNearestWhereFeaturesDoNotOccurTogether) {
   for (const bool orders : {false, true}) {
     const auto found = gptq(problem.weight, problem.scales, moments, {0.01, orders});
     ASSERT_TRUE(found);
-    EXPECT_TRUE(found->equal(nearest(problem.weight, problem.scales)));
+    EXPECT_TRUE(found->equal(nearest_on_grid(problem.weight, problem.scales)));
   }
 }
 
@@ -50,11 +41,11 @@ TEST(Gptq, LowersTheOutputErrorWhereTheyDo) {
       at::mm(at::randn({1000, 40}, at::kFloat), at::randn({40, 192}, at::kFloat)) * at::rand({192}, at::kFloat).pow(3) +
       at::randn({1000, 192}, at::kFloat) * 0.05;
   const at::Tensor moments = at::mm(inputs.t(), inputs) / 1000;
-  const double rounding = output_error(nearest(problem.weight, problem.scales) - problem.weight, moments);
+  const double rounding = output_error(nearest_on_grid(problem.weight, problem.scales) - problem.weight, moments);
   for (const bool orders : {false, true}) {
     const auto found = gptq(problem.weight, problem.scales, moments, {0.01, orders});
     ASSERT_TRUE(found);
-    EXPECT_TRUE(found->equal(nearest(*found, problem.scales))) << "every value is one of its grid";
+    EXPECT_TRUE(found->equal(nearest_on_grid(*found, problem.scales))) << "every value is one of its grid";
     EXPECT_LT(output_error(*found - problem.weight, moments), 0.6 * rounding) << orders;
   }
 }

@@ -45,7 +45,10 @@ TEST_P(QuantizeLayers, LeavesNumbersThatEncodeToThemselvesAndLowersOutputErrors)
   TinyModel tiny(kind);
   const auto calibration = batches_of(tiny.model, 6);
   const auto held_out = batches_of(tiny.model, 2);
-  const LayerPtqResult result = quantize_layers(tiny.model, tiny.plan, calibration, held_out, {method, {}});
+  LayerPtqOptions options;
+  options.method = method;
+  options.sign_descent.steps = 50;
+  const LayerPtqResult result = quantize_layers(tiny.model, tiny.plan, calibration, held_out, options);
 
   size_t expected = 0;
   for (const WeightSpec& weight : tiny.model.weights().weights()) {
@@ -79,10 +82,14 @@ TEST_P(QuantizeLayers, LeavesNumbersThatEncodeToThemselvesAndLowersOutputErrors)
 
 INSTANTIATE_TEST_SUITE_P(Kinds, QuantizeLayers,
                          ::testing::Combine(::testing::Values("shared", "dense", "value_is_key", "experts"),
-                                            ::testing::Values(PtqMethod::Importance, PtqMethod::Gptq)),
+                                            ::testing::Values(PtqMethod::Importance, PtqMethod::Gptq,
+                                                              PtqMethod::SignDescent)),
                          [](const auto& test) {
-                           return std::string(std::get<0>(test.param)) +
-                                  (std::get<1>(test.param) == PtqMethod::Gptq ? "Gptq" : "Importance");
+                           const PtqMethod method = std::get<1>(test.param);
+                           return std::string(std::get<0>(test.param)) + (method == PtqMethod::Gptq ? "Gptq"
+                                                                          : method == PtqMethod::SignDescent
+                                                                              ? "SignDescent"
+                                                                              : "Importance");
                          });
 
 TEST(QuantizeLayersTest, AModelThatComputesNaNIsNamed) {

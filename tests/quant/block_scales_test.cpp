@@ -6,9 +6,11 @@
 #include <hwy/targets.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 
+#include "quant/block_codec.h"
 #include "quant/scalar_codec.h"
 #include "quant/weight_rows.h"
 #include "support/fresh_seed.h"
@@ -48,6 +50,24 @@ double squared_error(const std::vector<float>& block, Float16 scale) {
 // A block of BF16 numbers.
 std::vector<float> draw_block(RowKind kind, SplitMix64& random) {
   return test::widen(test::to_bfloat16(test::draw_row(kind, 32, random)));
+}
+
+TEST(RuleBlockScales, AreThoseThatTheEncoderStores) {
+  const uint64_t seed = fresh_seed();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  SplitMix64 random(seed);
+  for (const RowKind kind : test::kRowKinds) {
+    const auto values = test::to_bfloat16(test::draw_row(kind, 32 * 40, random));
+    std::vector<Float16> scales(40);
+    rule_block_scales(values, scales);
+    std::vector<std::byte> blocks(18 * scales.size());
+    encode_blocks(Scheme::Q4_0, values, {}, blocks);
+    for (size_t i = 0; i < scales.size(); ++i) {
+      Float16 stored;
+      std::memcpy(&stored, blocks.data() + 18 * i, sizeof(stored));
+      ASSERT_EQ(scales[i], stored) << "row kind " << static_cast<int>(kind) << ", block " << i;
+    }
+  }
 }
 
 TEST(BlockScaleSearch, VectorKernelEqualsTheScalarRule) {
