@@ -16,8 +16,10 @@ namespace {
 
 constexpr int64_t kMeasuredRows = 4;  // every fourth
 
-const std::map<std::string, PtqMethod> kMethods{
-    {"imatrix", PtqMethod::Importance}, {"gptq", PtqMethod::Gptq}, {"autoround", PtqMethod::SignDescent}};
+const std::map<std::string, PtqMethod> kMethods{{"imatrix", PtqMethod::Importance},
+                                                {"gptq", PtqMethod::Gptq},
+                                                {"awq", PtqMethod::Awq},
+                                                {"autoround", PtqMethod::SignDescent}};
 
 struct Rows {
   std::vector<PackedTokens> calibration;

@@ -1,4 +1,4 @@
-// quantize --method imatrix, gptq and autoround: quantization that looks at activations of the data.
+// quantize --method imatrix, gptq, awq and autoround: quantization that looks at activations of the data.
 #pragma once
 
 #include <string>

@@ -32,7 +32,7 @@ std::string choice(const cxxopts::ParseResult& options, const char* name, const 
 void add_checkpoint_options(cxxopts::Options& options) {
   options.add_options()("model", "model folder with BF16 weights", cxxopts::value<std::string>())(
       "plan", "name of a plan (gemma-qat configs list) or a file", cxxopts::value<std::string>())(
-      "method", "rtn, mse, imatrix, gptq, autoround or recover", cxxopts::value<std::string>()->default_value("rtn"))(
+      "method", "rtn, mse, imatrix, gptq, awq, autoround or recover", cxxopts::value<std::string>()->default_value("rtn"))(
       "data", "file to compute activations from (JSONL or text)", cxxopts::value<std::string>())(
       "rows", "packed rows of it that are looked at", cxxopts::value<int64_t>()->default_value("32"))(
       "sequence-length", "tokens of a row", cxxopts::value<int64_t>()->default_value("512"))(
@@ -60,7 +60,7 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
   }
   if (options.count("kv-cache") > 0) config.kv_cache = choice(options, "kv-cache", {"none", "q8_0", "int8"});
   if (options.count("activations") > 0) config.activations = choice(options, "activations", {"none", "input"});
-  const std::string method = choice(options, "method", {"rtn", "mse", "imatrix", "gptq", "autoround", "recover"});
+  const std::string method = choice(options, "method", {"rtn", "mse", "imatrix", "gptq", "awq", "autoround", "recover"});
   const bool searches = method != "rtn" && method != "recover";
   config.quantization.row_scales = searches ? "search" : "absolute_max";
   config.quantization.block_scales = searches ? "search" : "rule";

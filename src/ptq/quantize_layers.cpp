@@ -79,9 +79,11 @@ struct Chosen {
   bool is_fallback = false;
 };
 
-Chosen choose(const at::Tensor& weight, const at::Tensor& moments, const LayerPtqOptions& options) {
-  Chosen chosen{by_importance(weight, moments.diagonal().contiguous())};
-  if (options.method == PtqMethod::Importance) return chosen;
+Chosen choose(const at::Tensor& weight, const LinearScaling& scaling, const at::Tensor& moments,
+              const LayerPtqOptions& options) {
+  if (!scaling.obstacle.empty()) return {by_rule(weight)};
+  Chosen chosen{by_importance(scaling.apply(weight), scaling.squares(moments.diagonal()))};
+  if (options.method == PtqMethod::Importance || options.method == PtqMethod::Awq) return chosen;
   if (options.method == PtqMethod::SignDescent) {
     return {sign_descent(weight, chosen.on_grid.scales, moments, options.sign_descent)};
   }
@@ -91,11 +93,12 @@ Chosen choose(const at::Tensor& weight, const at::Tensor& moments, const LayerPt
   return chosen;
 }
 
-LinearOutcome outcome_of(const WeightSpec& linear, const at::Tensor& weight, const Chosen& chosen,
-                         const at::Tensor& moments) {
+LinearOutcome outcome_of(const WeightSpec& linear, const at::Tensor& weight, const LinearScaling& scaling,
+                         const Chosen& chosen, const at::Tensor& moments) {
   const double output = std::max(output_error(weight, moments), 1e-30);
-  return {linear.name, output_error(chosen.on_grid.values - weight, moments) / output,
-          output_error(block_values(Scheme::Q4_0, weight, {}) - weight, moments) / output, chosen.is_fallback};
+  return {linear.name, output_error(scaling.undo(chosen.on_grid.values) - weight, moments) / output,
+          output_error(block_values(Scheme::Q4_0, weight, {}) - weight, moments) / output, chosen.is_fallback,
+          scaling.obstacle};
 }
 
 }  // namespace
@@ -131,10 +134,16 @@ LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
         if (!into->contains(linear->input_name())) into->emplace(linear->input_name(), inputs->of(*linear));
       }
     }
+    std::map<std::string, LinearScaling> scalings;
+    if (options.method == PtqMethod::Awq) {
+      const auto may_change = [&](const WeightSpec& weight) { return is_quantized_by_layer(weight, plan); };
+      scalings = awq(model, inputs_of_layer(model, layer, may_change), moments, options.awq);
+    }
     for (const WeightSpec* linear : linears) {
       at::Tensor& weight = model.projection(linear->name).weight;
-      const Chosen chosen = choose(weight, moments.at(linear->input_name()), options);
-      result.linears.push_back(outcome_of(*linear, weight, chosen, held_out_moments.at(linear->input_name())));
+      const LinearScaling& scaling = scalings[linear->name];
+      const Chosen chosen = choose(weight, scaling, moments.at(linear->input_name()), options);
+      result.linears.push_back(outcome_of(*linear, weight, scaling, chosen, held_out_moments.at(linear->input_name())));
       weight.copy_(chosen.on_grid.values.to(at::kBFloat16));
       result.scales.emplace(linear->name, chosen.on_grid.scales.reshape({-1}));
     }
@@ -148,21 +157,34 @@ LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
 
 std::string describe(const LayerPtqResult& result) {
   std::vector<double> shares;
+  size_t changed = 0;
   std::string others;
+  std::map<std::string, std::string> left_alone;  // by reason
   for (const LinearOutcome& linear : result.linears) {
+    if (!linear.obstacle.empty()) {
+      left_alone[linear.obstacle] += join("\n    ", linear.weight);
+      continue;
+    }
+    ++changed;
     if (linear.rounding_error > 0) shares.push_back(linear.error / linear.rounding_error);
     if (linear.is_fallback) others += join("\n  ", linear.weight, ": its input is degenerate; importance was used");
     if (linear.error < linear.rounding_error) continue;
     others +=
         join("\n  ", linear.weight, ": ", linear.error, " of the output's square, by rounding ", linear.rounding_error);
   }
-  if (shares.empty()) return "no linear of q4_0 blocks in the layers";
-  const auto lower = std::count_if(shares.begin(), shares.end(), [](double share) { return share < 1; });
-  std::nth_element(shares.begin(), shares.begin() + static_cast<int64_t>(shares.size() / 2), shares.end());
-  return join(lower, " of ", result.linears.size(),
-              " linears have a lower output error than by rounding, on rows that "
-              "the method did not see (median ",
-              shares[shares.size() / 2], " of it)", others.empty() ? "" : "; the others:", others);
+  std::string text = "no linear of q4_0 blocks in the layers can be changed";
+  if (!shares.empty()) {
+    const auto lower = std::count_if(shares.begin(), shares.end(), [](double share) { return share < 1; });
+    std::nth_element(shares.begin(), shares.begin() + static_cast<int64_t>(shares.size() / 2), shares.end());
+    text = join(lower, " of ", changed,
+                " linears have a lower output error than by rounding, on rows that the method did not see (median ",
+                shares[shares.size() / 2], " of it)", others.empty() ? "" : "; the others:", others);
+  }
+  if (changed == result.linears.size()) return text;
+  text +=
+      join("\n", result.linears.size() - changed, " are left as rounding does, since their input cannot be scaled:");
+  for (const auto& [reason, linears] : left_alone) text += join("\n  ", reason, ":", linears);
+  return text;
 }
 
 }  // namespace qat

@@ -14,7 +14,7 @@ namespace qat {
 struct SignDescentOptions {
   // The first step is 1 / steps, later ones fall linearly to nothing: an offset can just come to either end, -0.5 or
   // 0.5.
-  int64_t steps = 200;
+  int64_t steps = 100;
 };
 
 // Starts from the nearest values to the weight [out, in] (fp32) under `scales` (fp16 [out, in / 32]). What descends is

@@ -126,7 +126,7 @@ class Journey(unittest.TestCase):
 
     def test_methods_that_look_at_activations(self):
         arguments = ("--model", self.checkpoint, "--data", self.data, "--rows", 8, "--sequence-length", 64)
-        for method in ("imatrix", "gptq"):
+        for method in ("imatrix", "gptq", "awq", "autoround"):
             out, file = self.folder / method, self.folder / f"{method}.gguf"
             process = run("quantize", *arguments, "--plan", "q4_0", "--method", method, "--out", out)
             self.expect(process, DONE, "linears have a lower output error than by rounding")
