@@ -94,6 +94,22 @@ std::string_view trim_white_space(std::string_view text) {
   return text;
 }
 
+std::string_view first_characters(std::string_view text, size_t count) {
+  size_t end = 0;
+  for (; count > 0 && end < text.size(); --count) end += code_point_at(text, end).length;
+  return text.substr(0, end);
+}
+
+std::string_view last_characters(std::string_view text, size_t count) {
+  size_t begin = text.size();
+  for (; count > 0 && begin > 0; --count) {
+    do {
+      --begin;
+    } while (begin > 0 && (static_cast<uint8_t>(text[begin]) & 0xc0) == 0x80);
+  }
+  return text.substr(begin);
+}
+
 int64_t count_words(std::string_view text) {
   int64_t words = 0;
   bool in_word = false;

@@ -27,6 +27,10 @@ void append_utf8(std::string& text, char32_t value);
 // Without leading and trailing white space, as Python's str.strip().
 std::string_view trim_white_space(std::string_view text);
 
+// At most so many code points at the beginning or the end of valid UTF-8.
+std::string_view first_characters(std::string_view text, size_t count);
+std::string_view last_characters(std::string_view text, size_t count);
+
 // Words between white space, as many as Python's str.split() gives.
 int64_t count_words(std::string_view text);
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "eval/logits.h"
 #include "eval/row_comparison.h"
 #include "eval/text_units.h"
 
@@ -15,6 +16,7 @@ namespace {
 struct Window {
   std::vector<int32_t> tokens;
   std::vector<int64_t> positions;  // whose logits are measured: each predicts the token after it
+  int64_t begin = 0;               // in the document, of the window's second token
 };
 
 std::vector<Window> cut_into_windows(const Example& document, int64_t max_tokens) {
@@ -24,6 +26,7 @@ std::vector<Window> cut_into_windows(const Example& document, int64_t max_tokens
   for (int64_t begin = 1; begin < size; begin += length - 1) {
     const int64_t end = std::min(begin + length - 1, size);
     Window window;
+    window.begin = begin;
     window.tokens.push_back(document.tokens.front());
     for (int64_t i = begin; i < end; ++i) {
       if (document.trained[static_cast<size_t>(i)] != 0) {
@@ -126,7 +129,10 @@ class TextMeasurer {
         const int32_t correct = window.tokens[static_cast<size_t>(positions[first + i]) + 1];
         results[i] = measure_row(rows[i], reference_row(first + i), correct);
       });
-      for (size_t i = 0; i < results.size(); ++i) add_token(results[i], positions[first + i]);
+      for (size_t i = 0; i < results.size(); ++i) {
+        add_token(results[i], positions[first + i]);
+        if (reference_) note_place(window, positions[first + i], results[i], rows[i], reference_row(first + i));
+      }
     });
   }
 
@@ -167,6 +173,21 @@ class TextMeasurer {
     measures_.probability_changes.add(token.probability_change);
   }
 
+  void note_place(const Window& window, int64_t position, const TokenMeasures& token, std::span<const float> row,
+                  std::span<const float> reference_row) {
+    measures_.places.count(position + 1, token.divergence);
+    if (!measures_.places.would_keep(token.divergence)) return;
+    StrayToken stray;
+    stray.document = measures_.documents.size() - 1;
+    stray.position = static_cast<size_t>(window.begin + position);
+    stray.divergence = token.divergence;
+    stray.probability = std::exp(-token.negative_log_likelihood);
+    stray.reference_probability = std::exp(-token.reference_negative_log_likelihood);
+    stray.choice = greedy_token(row);
+    stray.reference_choice = greedy_token(reference_row);
+    measures_.places.keep(std::move(stray));
+  }
+
   LanguageModel& model_;
   LanguageModel* reference_;
   const TextOptions& options_;
@@ -185,6 +206,7 @@ TextMeasures measure_text(LanguageModel& model, LanguageModel* reference, std::s
     if (options.on_progress) options.on_progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(documents.size()));
   }
   TextMeasures measures = measurer.take();
+  if (options.tokenizer != nullptr) measures.places.read(documents, *options.tokenizer);
   const auto counted = [](const DocumentMeasures& document) { return document.tokens > 0; };
   if (!std::ranges::any_of(measures.documents, counted)) {
     fail("the data have no token to measure in ", documents.size(),

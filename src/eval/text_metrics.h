@@ -10,6 +10,7 @@
 #include "data/dataset.h"
 #include "data/tokenizer.h"
 #include "eval/distribution.h"
+#include "eval/divergence_places.h"
 #include "gemma4/language_model.h"
 
 namespace qat {
@@ -21,8 +22,8 @@ struct TextOptions {
   // Most bytes of reference logits held at a time. A document whose counted positions need more is measured in pieces,
   // each of which computes the layers (not the head) of all positions before it again.
   int64_t reference_bytes = int64_t{1} << 30;
-  const Tokenizer* tokenizer = nullptr;                          // counts words and bytes, if there is one
-  int threads = 0;                                               // for comparing rows; 0: as many as the machine has
+  const Tokenizer* tokenizer = nullptr;  // counts words and bytes and spells the worst tokens, if there is one
+  int threads = 0;                       // for comparing rows; 0: as many as the machine has
   std::function<void(int64_t done, int64_t total)> on_progress;  // documents
 };
 
@@ -48,6 +49,7 @@ struct TextMeasures {
   Distribution divergences;
   Distribution reverse_divergences;
   Distribution probability_changes;
+  DivergencePlaces places;
 };
 
 // Measures `model` on every token i > 0 with trained[i] set. `reference` may be null. Throws Error for tokens outside

@@ -61,6 +61,7 @@ TextSummary summarize(const TextMeasures& measures) {
 TextMeasures joined(std::span<const TextMeasures> files) {
   TextMeasures all;
   for (const TextMeasures& file : files) {
+    all.places.merge(file.places, all.documents.size());
     all.documents.insert(all.documents.end(), file.documents.begin(), file.documents.end());
     all.divergences.merge(file.divergences);
     all.reverse_divergences.merge(file.reverse_divergences);

@@ -24,6 +24,15 @@ TEST(Utf8, SurrogatesAreInvalid) {
   EXPECT_FALSE(is_valid_utf8(text));
 }
 
+TEST(Utf8, CutsBetweenCodePoints) {
+  EXPECT_EQ(first_characters("aé\u4f60b", 3), "aé\u4f60");
+  EXPECT_EQ(last_characters("aé\u4f60b", 3), "é\u4f60b");
+  EXPECT_EQ(first_characters("aé", 5), "aé");
+  EXPECT_EQ(last_characters("aé", 5), "aé");
+  EXPECT_EQ(first_characters("é", 0), "");
+  EXPECT_EQ(last_characters("é", 0), "");
+}
+
 // Python: len(text.split()).
 TEST(Utf8, CountsWordsAsPython) {
   EXPECT_EQ(count_words(""), 0);
