@@ -47,8 +47,7 @@ ParsedArguments parse_arguments(const Arguments& arguments, const CommandHelp& h
   cxxopts::Options options("gemma-qat", help.about);
   options.custom_help("\b").set_width(110);
   describe(options);
-  options.add_options()("help", "show this help")("paths", "", cxxopts::value<std::vector<std::string>>());
-  options.parse_positional({"paths"});
+  options.add_options()("help", "show this help");
 
   std::vector<const char*> argv{"gemma-qat"};
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
@@ -72,13 +71,12 @@ ParsedArguments parse_arguments(const Arguments& arguments, const CommandHelp& h
     std::printf("usage: %s\n\n%s\n\noptions:\n", help.usage.c_str(), help.about.c_str());
     const size_t first = listing.find("  -");
     const size_t option = std::min(first, listing.find("      --"));
-    const size_t paths = listing.find("      --paths");
-    listing = listing.substr(option, paths == std::string::npos ? paths : paths - option);
-    std::printf("%s\nexamples:\n%s\n", listing.c_str(), help.examples.c_str());
+    std::printf("%s\nexamples:\n%s\n", listing.substr(option).c_str(), help.examples.c_str());
     parsed.helped = true;
     return parsed;
   }
-  if (parsed.options.count("paths") > 0) parsed.positional = parsed.options["paths"].as<std::vector<std::string>>();
+  // Not as a declared option of several values: that would be split at the commas of key=["a","b"].
+  parsed.positional = parsed.options.unmatched();
   const auto count = static_cast<int>(parsed.positional.size());
   if (count < least_positional || (most_positional >= 0 && count > most_positional)) {
     fail_usage(count < least_positional ? "an argument is missing" : "too many arguments: \"" + parsed.positional.back() + "\"",
