@@ -1,7 +1,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <tuple>
 
 #include "cli/command.h"
 #include "cli/compare_sensitivity.h"
@@ -10,11 +9,9 @@
 #include "cli/open_model.h"
 #include "core/error.h"
 #include "core/output_file.h"
-#include "eval/comparison.h"
+#include "eval/comparison_report.h"
 #include "eval/generate.h"
-#include "eval/html_report.h"
 #include "eval/measure_report.h"
-#include "eval/table.h"
 
 namespace qat {
 
@@ -28,7 +25,7 @@ const CommandHelp kHelp{
     "first model, multiple-choice accuracy, and how much of the first model's greedy continuations they reproduce; then what "
     "these figures allow to be said. Intervals are 95 %, paired over documents. --report writes the tables and plots as one "
     "HTML file, and their figures beside it as JSON; --metrics NAME=FILE adds the curves of training runs "
-    "(metrics.jsonl).\n"
+    "(metrics.jsonl); --items FILE keeps what was measured of each document and question.\n"
     "With a configuration (configs/eval; `gemma-qat configs explain compare` lists its fields) it first trains and quantizes "
     "what is to be compared: a BF16 control, several methods without training, QAT with several seeds, all with the same "
     "schemes. The best method is chosen on other files than those reported from. What is finished in `out` is kept, so a "
@@ -51,6 +48,7 @@ Named parse_named(const std::string& argument) {
 struct Inputs {
   std::vector<std::string> data;
   std::string questions;
+  std::string items;  // file for JSON lines; empty: none
   int64_t prompts = 0;
   int64_t max_new = 0;
   MeasureOptions measure;
@@ -76,9 +74,9 @@ Files load_files(const OpenedModel& opened, const Inputs& inputs) {
   return files;
 }
 
-// `files` are tokenized for the reference.
+// `files` are tokenized for the reference. Appends what was measured of each document and question to `items`.
 MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel& reference, const Files& files,
-                            const Inputs& inputs) {
+                            const Inputs& inputs, std::string& items) {
   std::fprintf(stderr, "measuring %s (%s)\n", named.name.c_str(), named.path.c_str());
   MeasuredModel model;
   model.name = named.name;
@@ -88,12 +86,17 @@ MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel
   model.own_tokenizer = !same_tokens(opened, reference);
   const Files own_files = model.own_tokenizer ? load_files(opened, inputs) : Files();
   std::vector<TextMeasures> measures;
-  for (const auto& documents : model.own_tokenizer ? own_files : files) {
-    measures.push_back(
-        measure_documents(opened, model.own_tokenizer ? nullptr : &reference, documents, inputs.measure));
+  for (size_t i = 0; i < files.size(); ++i) {
+    measures.push_back(measure_documents(opened, model.own_tokenizer ? nullptr : &reference,
+                                         model.own_tokenizer ? own_files[i] : files[i], inputs.measure));
+    model.files.push_back({inputs.data[i], measures.back().documents.size()});
+    items += document_items(measures.back(), inputs.data[i], named.name);
   }
   model.text = joined(measures);
-  if (!inputs.questions.empty()) model.choices = measure_questions(opened, inputs.questions, inputs.measure);
+  if (!inputs.questions.empty()) {
+    model.choices = measure_questions(opened, inputs.questions, inputs.measure);
+    items += choice_items(model.choices, inputs.questions, named.name);
+  }
   if (inputs.prompts == 0 || model.own_tokenizer) return model;
   if (&opened == &reference) {
     model.greedy_agreement = 1;
@@ -110,95 +113,6 @@ DataWarning tokenizer_warning(const MeasuredModel& model, const std::string& fir
                                            ": KL and loss are not compared, accuracy and bits per byte can be"};
   print_warnings(std::span(&warning, 1));
   return warning;
-}
-
-std::vector<double> per_document(const MeasuredModel& model) {
-  std::vector<double> values;
-  for (const DocumentMeasures& document : model.text.documents) {
-    values.push_back(document.tokens > 0 ? document.divergence / static_cast<double>(document.tokens) : 0);
-  }
-  return values;
-}
-
-// Printed to the terminal and put into the report.
-struct Section {
-  std::string heading;
-  std::string explanation;
-  Table table;
-};
-
-std::vector<Section> sections_of(const std::vector<MeasuredModel>& models) {
-  std::vector<Section> sections{{"Results", "", results_table(models)}};
-  if (models.size() >= 3) sections.push_back({"Pairs", "", pairs_table(models)});
-  sections.push_back({"Tails",
-                      "Percentiles of KL over tokens; Δp is the shift of the right token's probability. Means hide what "
-                      "goes wrong rarely and badly.",
-                      tails_table(models)});
-  const auto judgements = judge_models(models);
-  if (!judgements.empty()) {
-    sections.push_back({"What can be said",
-                        "A difference counts as shown if its p-value stays below 0.05 after Holm's correction over all "
-                        "lines (KL and loss: bootstrap over documents; accuracy: McNemar's exact test). No difference "
-                        "shown does not mean equal: the intervals say how large one may be.",
-                        verdicts_table(judgements)});
-  }
-  const auto gaps = recovered_gaps(models);
-  if (!gaps.empty()) {
-    sections.push_back({"How much of the loss is regained",
-                        "Of what " + models[1].name + " lost against " + models[0].name +
-                            "; not given where no loss is shown, since the ratio would be noise.",
-                        recovery_table(gaps, models)});
-  }
-  return sections;
-}
-
-Report make_report(const std::vector<MeasuredModel>& rows, const std::vector<Section>& sections,
-                   const std::vector<DataWarning>& warnings, const std::vector<Named>& metrics, const Inputs& inputs) {
-  Report report;
-  report.title = "gemma-qat: comparison";
-  std::string data;
-  for (const std::string& file : inputs.data) data += (data.empty() ? "" : ", ") + file;
-  const TextSummary first = summarize(rows[0].text);
-  report.introduction = {"All models were measured on the same documents (" + data + "), " +
-                         std::to_string(first.documents) + " documents with " + std::to_string(first.tokens) +
-                         " counted tokens. KL is measured from " + rows[0].name +
-                         ". Intervals are 95 %, by bootstrap over documents."};
-  for (const DataWarning& warning : warnings) {
-    report.introduction.push_back("Warning (" + warning.name + "): " + warning.text + ".");
-  }
-  for (const Section& section : sections) {
-    ReportSection entry{section.heading, {}};
-    if (!section.explanation.empty()) entry.items.emplace_back(section.explanation);
-    entry.items.emplace_back(section.table);
-    report.sections.push_back(std::move(entry));
-  }
-
-  if (!metrics.empty()) {
-    ReportSection training{"Training", {}};
-    for (const auto& [kind, field, label] : {std::tuple("step", "loss", "training loss"), std::tuple("eval", "kl", "held-out KL"),
-                                             std::tuple("eval", "loss", "held-out loss")}) {
-      LinePlot plot{{label, "step", label}, AxisScale::Linear, {}};
-      for (const Named& run : metrics) {
-        const Series series = read_metric_series(run.path, kind, field, run.name);
-        if (!series.x.empty()) plot.series.push_back(thinned(series));
-      }
-      if (!plot.series.empty()) training.items.emplace_back(std::move(plot));
-    }
-    report.sections.push_back(std::move(training));
-  }
-  if (rows.size() >= 2) {
-    Histogram histogram{{"KL per document", "mean KL per token", "documents"}, AxisScale::Logarithmic, 30, {}};
-    for (size_t i = 1; i < rows.size(); ++i) {
-      if (!rows[i].own_tokenizer) histogram.groups.emplace_back(rows[i].name, per_document(rows[i]));
-    }
-    report.sections.push_back({"Per document", {histogram}});
-  }
-  if (rows.size() >= 3 && !rows[1].own_tokenizer && !rows[2].own_tokenizer) {
-    ScatterPlot plot{{"KL per document", rows[1].name, rows[2].name}, AxisScale::Logarithmic, true, {}};
-    plot.series.push_back({"documents", per_document(rows[1]), per_document(rows[2])});
-    report.sections.back().items.emplace_back(std::move(plot));
-  }
-  return report;
 }
 
 // What a configuration wants compared, as arguments of this verb once its models are there.
@@ -220,23 +134,26 @@ Arguments arguments_of(const ComparisonConfig& config) {
   return arguments;
 }
 
-int compare_by_config(const std::vector<std::string>& positional) {
-  const auto config = ComparisonConfig::load(positional.front(), {positional.begin() + 1, positional.end()});
-  if (const int code = make_missing_cells(config); code != 0) return code;
-  return command_compare(arguments_of(config));
+// How the models that it compares came about.
+ComparisonOrigin origin_of(const ComparisonConfig& config) {
+  ComparisonOrigin origin;
+  for (const ComparedModel& model : compared_models(config, best_method(config))) {
+    if (model.seed > 0) origin.seeds.push_back(model.name);
+  }
+  origin.methods = config.methods.size();
+  origin.chosen_on = config.choose;
+  return origin;
 }
 
-}  // namespace
-
-int command_compare(const Arguments& arguments) {
-  if (asks_for_sensitivity(arguments)) return compare_sensitivity(arguments);
-  const auto parsed = parse_arguments(
+ParsedArguments parse(const Arguments& arguments) {
+  return parse_arguments(
       arguments, kHelp,
       [](cxxopts::Options& options) {
         options.add_options()("data", "JSONL or .txt file for perplexity, KL and greedy prompts; may be given several times",
                               cxxopts::value<std::vector<std::string>>())(
             "questions", "multiple-choice JSONL", cxxopts::value<std::string>())(
             "report", "HTML file to write; the figures go beside it as .json", cxxopts::value<std::string>())(
+            "items", "file for what was measured of each document and question, as JSON lines", cxxopts::value<std::string>())(
             "metrics", "NAME=metrics.jsonl of a training run, for the report", cxxopts::value<std::vector<std::string>>())(
             "json", "print JSON instead of tables")(
             "prompts", "prompts for greedy agreement", cxxopts::value<int64_t>()->default_value("32"))(
@@ -245,59 +162,104 @@ int command_compare(const Arguments& arguments) {
         describe_model_options(options);
       },
       1, -1);
-  if (parsed.helped) return 0;
-  if (parsed.positional[0].find('=') == std::string::npos) return compare_by_config(parsed.positional);
-  if (parsed.options.count("data") == 0) fail_usage("--data is missing\n  usage: ", kHelp.usage);
-  const auto text_option = [&](const char* name) {
-    return parsed.options.count(name) > 0 ? parsed.options[name].as<std::string>() : std::string();
-  };
-  const Inputs inputs{parsed.options["data"].as<std::vector<std::string>>(), text_option("questions"),
-                      parsed.options["prompts"].as<int64_t>(), parsed.options["max-new"].as<int64_t>(),
-                      read_measure_options(parsed.options)};
-  std::vector<Named> metrics;
-  if (parsed.options.count("metrics") > 0) {
-    for (const auto& run : parsed.options["metrics"].as<std::vector<std::string>>()) metrics.push_back(parse_named(run));
-  }
+}
 
+Inputs read_inputs(const cxxopts::ParseResult& options) {
+  if (options.count("data") == 0) fail_usage("--data is missing\n  usage: ", kHelp.usage);
+  const auto text_option = [&](const char* name) {
+    return options.count(name) > 0 ? options[name].as<std::string>() : std::string();
+  };
+  return {options["data"].as<std::vector<std::string>>(),
+          text_option("questions"),
+          text_option("items"),
+          options["prompts"].as<int64_t>(),
+          options["max-new"].as<int64_t>(),
+          read_measure_options(options)};
+}
+
+std::vector<ComparisonFacts::TrainingRun> read_runs(const cxxopts::ParseResult& options) {
+  std::vector<ComparisonFacts::TrainingRun> runs;
+  if (options.count("metrics") == 0) return runs;
+  for (const auto& argument : options["metrics"].as<std::vector<std::string>>()) {
+    const Named run = parse_named(argument);
+    runs.push_back({run.name, run.path});
+  }
+  return runs;
+}
+
+std::vector<MultipleChoiceQuestion> measured_questions(const Inputs& inputs) {
+  auto questions = load_multiple_choice(inputs.questions);
+  const auto most = static_cast<size_t>(inputs.measure.documents);
+  if (most > 0 && questions.size() > most)
+    questions.erase(questions.begin() + static_cast<std::ptrdiff_t>(most), questions.end());
+  return questions;
+}
+
+void write_results(const std::vector<MeasuredModel>& models, const ComparisonFacts& facts,
+                   const cxxopts::ParseResult& options) {
+  const auto json = comparison_report_json(models, facts);
+  const bool as_json = options.count("json") > 0;
+  if (as_json) {
+    std::printf("%s\n", json.dump(2).c_str());
+  } else {
+    const char* separator = "";
+    for (const ComparisonSection& section : comparison_sections(models)) {
+      std::printf("%s%s", separator, format_table(section.table).c_str());
+      separator = "\n";
+    }
+  }
+  if (options.count("report") == 0) return;
+  const auto path = options["report"].as<std::string>();
+  write_file(path, render_html(make_comparison_report(models, facts)));
+  write_file(std::filesystem::path(path).replace_extension(".json"), json.dump(1) + "\n");
+  std::fprintf(as_json ? stderr : stdout, "\nreport: %s\n", path.c_str());
+}
+
+int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin) {
+  const Inputs inputs = read_inputs(parsed.options);
+  ComparisonFacts facts;
+  facts.origin = origin;
+  facts.runs = read_runs(parsed.options);
+  const auto warn = [&](const std::vector<DataWarning>& more) {
+    facts.warnings.insert(facts.warnings.end(), more.begin(), more.end());
+  };
   const ModelOptions model_options = read_model_options(parsed.options);
   const Named first = parse_named(parsed.positional[0]);
   OpenedModel reference = open_model(first.path, model_options);
-  std::vector<DataWarning> warnings;
-  const auto check = [&](const std::string& file) {
-    for (DataWarning& warning : check_data(file, inputs.measure)) warnings.push_back(std::move(warning));
-  };
-  for (const std::string& file : inputs.data) check(file);
-  if (!inputs.questions.empty()) check(inputs.questions);
+  for (const std::string& file : inputs.data) warn(check_data(file, inputs.measure));
+  if (!inputs.questions.empty()) {
+    warn(check_data(inputs.questions, inputs.measure));
+    facts.questions = measured_questions(inputs);
+  }
 
   const Files files = load_files(reference, inputs);
-  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, inputs)};
+  std::string items;
+  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, inputs, items)};
   const auto few = document_warnings(models[0].text);
   print_warnings(few);
-  warnings.insert(warnings.end(), few.begin(), few.end());
+  warn(few);
   for (size_t i = 1; i < parsed.positional.size(); ++i) {
     const Named named = parse_named(parsed.positional[i]);
     OpenedModel opened = open_model(named.path, model_options);
-    models.push_back(measure_model(named, opened, reference, files, inputs));
-    if (models.back().own_tokenizer) warnings.push_back(tokenizer_warning(models.back(), first.name));
+    models.push_back(measure_model(named, opened, reference, files, inputs, items));
+    if (models.back().own_tokenizer) warn({tokenizer_warning(models.back(), first.name)});
   }
-
-  const std::vector<Section> sections = sections_of(models);
-  auto json = comparison_json(models);
-  json["warnings"] = warnings_json(warnings);
-  if (parsed.options.count("json") > 0) {
-    std::printf("%s\n", json.dump(2).c_str());
-  } else {
-    for (const Section& section : sections) {
-      std::printf("%s%s", &section == sections.data() ? "" : "\n", format_table(section.table).c_str());
-    }
-  }
-  if (parsed.options.count("report") > 0) {
-    const auto path = parsed.options["report"].as<std::string>();
-    write_file(path, render_html(make_report(models, sections, warnings, metrics, inputs)));
-    write_file(std::filesystem::path(path).replace_extension(".json"), json.dump(1) + "\n");
-    std::fprintf(parsed.options.count("json") > 0 ? stderr : stdout, "\nreport: %s\n", path.c_str());
-  }
+  if (!inputs.items.empty()) write_file(inputs.items, items);
+  write_results(models, facts, parsed.options);
   return 0;
+}
+
+}  // namespace
+
+int command_compare(const Arguments& arguments) {
+  if (asks_for_sensitivity(arguments)) return compare_sensitivity(arguments);
+  const auto parsed = parse(arguments);
+  if (parsed.helped) return 0;
+  const std::vector<std::string>& positional = parsed.positional;
+  if (positional.front().find('=') != std::string::npos) return compare_models(parsed, {});
+  const auto config = ComparisonConfig::load(positional.front(), {positional.begin() + 1, positional.end()});
+  if (const int code = make_missing_cells(config); code != 0) return code;
+  return compare_models(parse(arguments_of(config)), origin_of(config));
 }
 
 }  // namespace qat

@@ -141,7 +141,8 @@ int command_eval(const Arguments& arguments) {
   } else if (questions) {
     figures = counted_figures<ChoiceResult>(
         files, [&](const std::string& file) { return measure_questions(opened, file, measure); }, choice_json,
-        choice_lines, choice_items);
+        choice_lines,
+        [](std::span<const ChoiceResult> results, const std::string& file) { return choice_items(results, file); });
   } else {
     std::optional<OpenedModel> reference;
     if (parsed.options.count("reference") > 0) {

@@ -205,7 +205,7 @@ std::vector<ComparedModel> compared_models(const ComparisonConfig& config, const
   models.push_back({upper_case(best), config.quantized_folder(best), ""});
   for (int64_t seed = 1; seed <= config.seeds; ++seed) {
     models.push_back({config.seeds == 1 ? "QAT" : join("QAT-", seed), config.qat_folder(seed) + "/checkpoint",
-                      config.qat_folder(seed) + "/metrics.jsonl"});
+                      config.qat_folder(seed) + "/metrics.jsonl", seed});
   }
   for (const std::string& method : config.methods) {
     if (method != best) models.push_back({upper_case(method), config.quantized_folder(method), ""});

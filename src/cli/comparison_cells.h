@@ -15,6 +15,7 @@ struct ComparedModel {
   std::string name;  // "BF16", "RTN", "QAT", "QAT-2"
   std::string path;
   std::string metrics;  // metrics.jsonl of its run; empty without one
+  int64_t seed = 0;     // of a QAT run
 };
 
 // Trains and quantizes what is missing. Prints the command line of every step. Throws Error if a step was finished

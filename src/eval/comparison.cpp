@@ -1,7 +1,9 @@
 #include "eval/comparison.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "eval/measure_report.h"
 
@@ -54,19 +56,78 @@ const char* finding_name(Finding finding) {
 
 Json interval_json(const Interval& interval) { return {interval.low, interval.high}; }
 
+Json files_json(const MeasuredModel& model) {
+  Json json = Json::array();
+  for (size_t file = 0; file < model.files.size(); ++file) {
+    const FileMeasures measures = file_measures(model, file);
+    Json entry{{"file", model.files[file].name},
+               {"documents", measures.documents},
+               {"tokens", measures.tokens},
+               {"perplexity", measures.perplexity}};
+    if (measures.divergence) {
+      entry["kl"] = measures.divergence->value;
+      entry["kl_interval"] = interval_json(measures.divergence->interval);
+      entry["same_top"] = measures.same_top_share;
+    }
+    json.push_back(std::move(entry));
+  }
+  return json;
+}
+
+Json contexts_json(const MeasuredModel& model) {
+  Json json = Json::array();
+  for (size_t i = 0; i < DivergencePlaces::kContexts.size(); ++i) {
+    const ContextMeasures& range = model.text.places.by_context()[i];
+    if (range.tokens == 0) continue;
+    json.push_back({{"from", DivergencePlaces::kContexts[i]},
+                    {"tokens", range.tokens},
+                    {"kl", range.divergence / static_cast<double>(range.tokens)}});
+  }
+  return json;
+}
+
 Json model_json(const MeasuredModel& model) {
   Json json{{"name", model.name},
             {"path", model.path},
             {"bytes", model.bytes},
             {"bits_per_weight", model.bits_per_weight},
             {"own_tokenizer", model.own_tokenizer},
-            {"text", text_json(model.text)}};
+            {"text", text_json(model.text)},
+            {"files", files_json(model)},
+            {"kl_by_context", contexts_json(model)}};
   if (!model.choices.empty()) json["questions"] = choice_json(model.choices);
   if (model.greedy_agreement) json["greedy_agreement"] = *model.greedy_agreement;
   return json;
 }
 
 }  // namespace
+
+FileMeasures file_measures(const MeasuredModel& model, size_t file) {
+  size_t first = 0;
+  for (size_t before = 0; before < file; ++before) first += model.files[before].documents;
+  const size_t count = model.files[file].documents;
+  const auto part = [&](const std::vector<double>& values) {
+    return std::vector(values.begin() + static_cast<std::ptrdiff_t>(first),
+                       values.begin() + static_cast<std::ptrdiff_t>(first + count));
+  };
+  const auto sum = [&](double DocumentMeasures::*field) {
+    const std::vector<double> values = part(column(model.text, field));
+    return std::accumulate(values.begin(), values.end(), 0.0);
+  };
+  FileMeasures measures;
+  const std::vector<double> tokens = part(token_column(model.text));
+  for (const double of_document : tokens) {
+    measures.documents += of_document > 0 ? 1 : 0;
+    measures.tokens += static_cast<int64_t>(of_document);
+  }
+  const auto all = static_cast<double>(measures.tokens);
+  measures.perplexity = std::exp(sum(&DocumentMeasures::negative_log_likelihood) / all);
+  if (model.text.divergences.count() > 0) {
+    measures.divergence = bootstrap_ratio(part(column(model.text, &DocumentMeasures::divergence)), tokens, {});
+    measures.same_top_share = sum(&DocumentMeasures::same_top) / all;
+  }
+  return measures;
+}
 
 std::vector<Judgement> judge_models(std::span<const MeasuredModel> models) {
   std::vector<Judgement> judgements;

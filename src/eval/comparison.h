@@ -15,6 +15,12 @@
 
 namespace qat {
 
+// A data file, and how many of the measured documents are its.
+struct MeasuredFile {
+  std::string name;
+  size_t documents = 0;
+};
+
 struct MeasuredModel {
   std::string name;
   std::string path;
@@ -24,7 +30,8 @@ struct MeasuredModel {
   // reference, and only its answers are compared.
   bool own_tokenizer = false;
   TextMeasures text;
-  std::vector<ChoiceResult> choices;  // empty without questions
+  std::vector<MeasuredFile> files;         // in the order of the documents
+  std::vector<ChoiceResult> choices;       // empty without questions
   std::optional<double> greedy_agreement;  // with the first model, if it was measured
 };
 
@@ -49,10 +56,24 @@ struct RecoveredGap {
 };
 std::vector<RecoveredGap> recovered_gaps(std::span<const MeasuredModel> models);
 
+// What was measured on one of a model's files.
+struct FileMeasures {
+  int64_t documents = 0;  // with counted tokens
+  int64_t tokens = 0;
+  double perplexity = 0;
+  std::optional<Estimate> divergence;  // mean KL per token
+  double same_top_share = 0;
+};
+FileMeasures file_measures(const MeasuredModel& model, size_t file);
+
 // A row per model: size, perplexity, KL from the first, accuracy.
 Table results_table(std::span<const MeasuredModel> models);
 // A row per model: percentiles of KL, reverse KL, shift of the right token's probability, bits per byte.
 Table tails_table(std::span<const MeasuredModel> models);
+// A row per model: mean KL by the number of tokens that it had read.
+Table contexts_table(std::span<const MeasuredModel> models);
+// A row per file and model: perplexity, KL from the first, same top tokens.
+Table files_table(std::span<const MeasuredModel> models);
 // A row per pair: differences, ratios and answers that flip.
 Table pairs_table(std::span<const MeasuredModel> models);
 Table verdicts_table(std::span<const Judgement> judgements);

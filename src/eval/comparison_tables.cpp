@@ -1,3 +1,6 @@
+#include <algorithm>
+
+#include "core/error.h"
 #include "core/terminal.h"
 #include "eval/comparison.h"
 
@@ -71,6 +74,43 @@ Table tails_table(std::span<const MeasuredModel> models) {
     }
     cells.push_back(summary.units ? format_fixed(summary.units->bits_per_byte, 3) : kNone);
     table.rows.push_back(std::move(cells));
+  }
+  return table;
+}
+
+Table contexts_table(std::span<const MeasuredModel> models) {
+  constexpr auto& kContexts = DivergencePlaces::kContexts;
+  Table table{{"model"}, {}};
+  for (const MeasuredModel& model : models) table.rows.push_back({model.name});
+  for (size_t i = 0; i < kContexts.size(); ++i) {
+    const auto range_of = [&](const MeasuredModel& model) { return model.text.places.by_context()[i]; };
+    // A range that no document reaches would be a column of gaps.
+    if (std::ranges::all_of(models, [&](const MeasuredModel& model) { return range_of(model).tokens == 0; })) continue;
+    table.header.push_back(i + 1 < kContexts.size() ? join(kContexts[i], " – ", kContexts[i + 1] - 1)
+                                                    : join(kContexts[i], " and more"));
+    for (size_t row = 0; row < models.size(); ++row) {
+      const auto [tokens, divergence] = range_of(models[row]);
+      table.rows[row].push_back(tokens > 0 ? format_significant(divergence / static_cast<double>(tokens), 3) : kNone);
+    }
+  }
+  return table;
+}
+
+Table files_table(std::span<const MeasuredModel> models) {
+  Table table{{"file", "model", "documents", "tokens", "perplexity", "KL", "95 % interval", "same top"}, {}};
+  for (size_t file = 0; file < models[0].files.size(); ++file) {
+    for (const MeasuredModel& model : models) {
+      const FileMeasures measures = file_measures(model, file);
+      std::vector<std::string> cells{model.files[file].name, model.name, std::to_string(measures.documents),
+                                     std::to_string(measures.tokens), format_fixed(measures.perplexity, 3)};
+      if (measures.divergence) {
+        cells.insert(cells.end(), {format_significant(measures.divergence->value, 3),
+                                   range(measures.divergence->interval), format_percent(measures.same_top_share, 1)});
+      } else {
+        cells.insert(cells.end(), {kNone, kNone, kNone});
+      }
+      table.rows.push_back(std::move(cells));
+    }
   }
   return table;
 }

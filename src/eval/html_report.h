@@ -10,7 +10,8 @@
 
 namespace qat {
 
-using ReportItem = std::variant<std::string, Table, LinePlot, ScatterPlot, Histogram>;  // a string is a paragraph
+// A string is a paragraph.
+using ReportItem = std::variant<std::string, Table, LinePlot, ScatterPlot, Histogram, NamedPoints, IntervalPlot>;
 
 struct ReportSection {
   std::string heading;

@@ -87,6 +87,15 @@ std::string accuracy_line(const char* name, const Accuracy& accuracy) {
               ", 95 % interval ", percent_range(accuracy.interval), ")\n");
 }
 
+// What every line of items begins with.
+Json item_json(const std::string& model, const std::string& file, int64_t line) {
+  Json json = Json::object();
+  if (!model.empty()) json["model"] = model;
+  json["file"] = file;
+  json["line"] = line;
+  return json;
+}
+
 Accuracy problem_accuracy(std::span<const ProblemResult> results, bool ProblemResult::*field) {
   int64_t correct = 0;
   for (const ProblemResult& result : results) correct += result.*field ? 1 : 0;
@@ -159,11 +168,12 @@ std::string problem_lines(std::span<const ProblemResult> results) {
          accuracy_line("flexible-extract", problem_accuracy(results, &ProblemResult::correct_flexible));
 }
 
-std::string document_items(const TextMeasures& measures, const std::string& file) {
+std::string document_items(const TextMeasures& measures, const std::string& file, const std::string& model) {
   std::string lines;
   for (const DocumentMeasures& document : measures.documents) {
     const auto tokens = static_cast<double>(document.tokens);
-    Json json{{"file", file}, {"line", document.line}, {"tokens", document.tokens}};
+    Json json = item_json(model, file, document.line);
+    json["tokens"] = document.tokens;
     if (document.tokens > 0) json["loss"] = document.negative_log_likelihood / tokens;
     if (document.tokens > 0 && measures.divergences.count() > 0) {
       json["kl"] = document.divergence / tokens;
@@ -176,16 +186,15 @@ std::string document_items(const TextMeasures& measures, const std::string& file
   return lines;
 }
 
-std::string choice_items(std::span<const ChoiceResult> results, const std::string& file) {
+std::string choice_items(std::span<const ChoiceResult> results, const std::string& file, const std::string& model) {
   std::string lines;
   for (const ChoiceResult& result : results) {
-    const Json json{{"file", file},
-                    {"line", result.line},
-                    {"answer", result.answer},
-                    {"log_likelihoods", result.log_likelihoods},
-                    {"acc", {{"choice", result.chosen}, {"correct", result.correct}}},
-                    {"acc_norm", {{"choice", result.chosen_by_characters}, {"correct", result.correct_by_characters}}},
-                    {"acc_bytes", {{"choice", result.chosen_by_bytes}, {"correct", result.correct_by_bytes}}}};
+    Json json = item_json(model, file, result.line);
+    json.update({{"answer", result.answer},
+                 {"log_likelihoods", result.log_likelihoods},
+                 {"acc", {{"choice", result.chosen}, {"correct", result.correct}}},
+                 {"acc_norm", {{"choice", result.chosen_by_characters}, {"correct", result.correct_by_characters}}},
+                 {"acc_bytes", {{"choice", result.chosen_by_bytes}, {"correct", result.correct_by_bytes}}}});
     lines += json.dump() + "\n";
   }
   return lines;

@@ -22,9 +22,9 @@ std::string text_lines(const TextMeasures& measures);
 std::string choice_lines(std::span<const ChoiceResult> results);
 std::string problem_lines(std::span<const ProblemResult> results);
 
-// One line of JSON per document, question or problem of `file`.
-std::string document_items(const TextMeasures& measures, const std::string& file);
-std::string choice_items(std::span<const ChoiceResult> results, const std::string& file);
+// One line of JSON per document, question or problem of `file`. A model's name, if given, comes first.
+std::string document_items(const TextMeasures& measures, const std::string& file, const std::string& model = "");
+std::string choice_items(std::span<const ChoiceResult> results, const std::string& file, const std::string& model = "");
 std::string problem_items(std::span<const ProblemResult> results, const std::string& file);
 
 }  // namespace qat

@@ -7,6 +7,7 @@
 
 #include "eval/metric_series.h"
 #include "eval/plot_axis.h"
+#include "eval/statistics.h"
 
 namespace qat {
 
@@ -21,6 +22,7 @@ struct LinePlot {
   PlotLabels labels;
   AxisScale y_scale = AxisScale::Linear;
   std::vector<Series> series;
+  AxisScale x_scale = AxisScale::Linear;
 };
 
 // Points; with `diagonal`, both axes cover the same range and the line y = x is drawn.
@@ -46,9 +48,36 @@ struct Histogram {
   std::vector<HistogramGroup> groups;
 };
 
+struct NamedPoint {
+  std::string name;
+  double x = 0;
+  double y = 0;
+};
+
+// Points with their names beside them, moved apart where they would cover each other. Points that a logarithmic axis
+// has no place for are left out.
+struct NamedPoints {
+  PlotLabels labels;
+  AxisScale y_scale = AxisScale::Linear;
+  std::vector<NamedPoint> points;
+};
+
+// A row per name: a dot at the estimate and a line over its interval.
+struct IntervalPlot {
+  std::string title;
+  std::string x;
+  struct Row {
+    std::string name;
+    Estimate estimate;
+  };
+  std::vector<Row> rows;
+};
+
 std::string svg(const LinePlot& plot);
 std::string svg(const ScatterPlot& plot);
 std::string svg(const Histogram& plot);
+std::string svg(const NamedPoints& plot);
+std::string svg(const IntervalPlot& plot);
 
 // Number of distinct series colours (CSS variables --series-0 …); further series begin again.
 inline constexpr int kSeriesColors = 8;

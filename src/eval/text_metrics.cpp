@@ -131,7 +131,10 @@ class TextMeasurer {
       });
       for (size_t i = 0; i < results.size(); ++i) {
         add_token(results[i], positions[first + i]);
-        if (reference_) note_place(window, positions[first + i], results[i], rows[i], reference_row(first + i));
+        if (!reference_) continue;
+        const int64_t context = positions[first + i] + 1;
+        const auto position = static_cast<size_t>(window.begin + positions[first + i]);
+        note_place(measures_.documents.size() - 1, position, context, results[i], rows[i], reference_row(first + i));
       }
     });
   }
@@ -173,13 +176,14 @@ class TextMeasurer {
     measures_.probability_changes.add(token.probability_change);
   }
 
-  void note_place(const Window& window, int64_t position, const TokenMeasures& token, std::span<const float> row,
-                  std::span<const float> reference_row) {
-    measures_.places.count(position + 1, token.divergence);
+  // Of the token at `position` of a document, which the model predicts from `context` tokens.
+  void note_place(size_t document, size_t position, int64_t context, const TokenMeasures& token,
+                  std::span<const float> row, std::span<const float> reference_row) {
+    measures_.places.count(context, token.divergence);
     if (!measures_.places.would_keep(token.divergence)) return;
     StrayToken stray;
-    stray.document = measures_.documents.size() - 1;
-    stray.position = static_cast<size_t>(window.begin + position);
+    stray.document = document;
+    stray.position = position;
     stray.divergence = token.divergence;
     stray.probability = std::exp(-token.negative_log_likelihood);
     stray.reference_probability = std::exp(-token.reference_negative_log_likelihood);

@@ -159,6 +159,7 @@ class Journey(unittest.TestCase):
         self.assertEqual(resolved["model"], str(out / f"ptq-{chosen['best']}"))
         self.assertEqual(resolved["teacher"], str(plain))
         figures = json.loads((out / "report.json").read_text())
+        self.assertEqual(figures["origin"], {"seeds": ["QAT"], "methods": 2, "chosen_on": [str(choose)]})
         self.assertEqual([model["name"] for model in figures["models"]][:3:2], ["BF16", "QAT"])
         self.assertIn("qat-1", json.loads((out / "environment.json").read_text())["steps"])
         before = [(out / name).read_bytes() for name in ("report.html", "report.json")]
@@ -171,6 +172,7 @@ class Journey(unittest.TestCase):
         self.expect(run("compare", config, f"choose={json.dumps(settings['report'])}"), USAGE, "would flatter the figures")
         self.expect(run("compare", config, "methode=rtn", "seeds=0"), USAGE, "methods", "methode")
         self.expect(run("compare", config, "seeds=0", "model=nowhere"), USAGE, "wanted 1 or more", "nowhere does not exist")
+        self.expect(run("compare", config, 'choose=["nowhere","elsewhere"]'), USAGE, "nowhere does not exist", "elsewhere does not exist")
         self.expect(run("compare", self.folder / "none.json"), USAGE, "no such configuration")
 
     def make_lattice_model(self, dtype):
@@ -408,9 +410,17 @@ class Journey(unittest.TestCase):
         report = self.folder / "comparison.html"
         models = [f"BF16={self.checkpoint}", f"RTN={rtn}", f"FILE={self.gguf}"]
         options = ["--data", self.data, "--documents", 40, "--questions", self.questions("plain", 12), "--prompts", 2, "--max-new", 4]
-        process = run("compare", *models, *options, "--report", report)
+        items = self.folder / "items.jsonl"
+        process = run("compare", *models, *options, "--report", report, "--items", items)
         self.expect(process, DONE, "KL to BF16", "greedy agreement", "RMS Δp", "right → wrong", "FILE against RTN", "p (Holm)", "lost by RTN")
-        self.assertIn("What can be said", report.read_text())
+        for heading in ("What can be said", "What would have made the claims fail", "Worst tokens to read", "Flipped answers to read"):
+            self.assertIn(heading, report.read_text())
+        figures = json.loads(report.with_suffix(".json").read_text())
+        self.assertEqual(len(figures["models"][1]["worst_tokens"]), 10)
+        self.assertEqual([len(model["files"]) for model in figures["models"]], [1, 1, 1])
+        lines = [json.loads(line) for line in items.read_text().splitlines()]
+        self.assertEqual([sum(line["model"] == name for line in lines) for name in ("BF16", "RTN", "FILE")], [52, 52, 52])
+        self.assertEqual(lines[-1]["acc"]["correct"], lines[-1]["acc"]["choice"] == lines[-1]["answer"])
         result = json.loads(run("compare", *models, *options, "--training-data", self.data, "--json").stdout)
         self.assertEqual([model["name"] for model in result["models"]], ["BF16", "RTN", "FILE"])
         self.assertEqual([line["measure"] for line in result["verdicts"]], ["KL", "loss", "accuracy"])

@@ -185,6 +185,8 @@ TEST(HtmlReport, IsSelfContainedAndEscaped) {
   EXPECT_THAT(html, HasSubstr("<title>Quickstart: BF16, RTN and QAT &lt;Q4_0&gt;</title>"));
   EXPECT_THAT(html, HasSubstr("prefers-color-scheme: dark"));
   EXPECT_THAT(html, HasSubstr("<td class=\"number\">4.951</td>"));
+  EXPECT_THAT(html, HasSubstr("<a href=\"#section-2\">Training</a>"));
+  EXPECT_THAT(html, HasSubstr("<section id=\"section-2\">"));
   for (const char* external : {"http:", "https:", "<script", "<link", "<img", "url(", "@import", "nan", "inf'"}) {
     EXPECT_THAT(html, Not(HasSubstr(external)));
   }
@@ -239,6 +241,43 @@ TEST(Plot, CurvesAreToldApartWithoutTheirColors) {
   }
   EXPECT_EQ(uses.size(), static_cast<size_t>(kSeriesColors));
   for (const auto& [dashes, count] : uses) EXPECT_EQ(count, 2) << dashes;
+}
+
+// The legend's marks and the outlines differ in their dashes, points in their shape.
+TEST(Plot, GroupsAndPointSetsAreToldApartWithoutTheirColors) {
+  const std::string outlines = svg(Histogram{{"t", "x", "y"}, AxisScale::Linear, 2, {{"a", {0, 1}}, {"b", {0, 1}}}});
+  EXPECT_THAT(outlines,
+              HasSubstr("class='area' fill='var(--series-1)' stroke='var(--series-1)' stroke-dasharray='8 4'"));
+  EXPECT_THAT(outlines, HasSubstr("class='key curve' stroke='var(--series-1)' stroke-dasharray='8 4'"));
+  const std::string points =
+      svg(ScatterPlot{{"t", "x", "y"}, AxisScale::Linear, false, {{"a", {0}, {0}}, {"b", {10}, {10}}}});
+  EXPECT_THAT(points, HasSubstr("d='M70.5 326.0a3.5"));             // a circle at the lower left
+  EXPECT_THAT(points, HasSubstr("d='M696.5 62.5h7.0v7.0h-7.0z'"));  // a square at the upper right
+}
+
+TEST(Plot, NamesBesidePointsDoNotCoverEachOther) {
+  const NamedPoints plot{{"t", "x", "y"},
+                         AxisScale::Logarithmic,
+                         {{"low", 4.5, 0.001}, {"same", 4.5, 0.001}, {"none", 16, 0}, {"far", 8, 0.1}}};
+  const std::string text = svg(plot);
+  EXPECT_THAT(text, Not(HasSubstr(">none<")));
+  EXPECT_THAT(text, HasSubstr("y='330.0' class='legend'>low<"));
+  EXPECT_THAT(text, HasSubstr("y='346.0' class='legend'>same<"));
+  EXPECT_THAT(text, HasSubstr("class='legend end'>far<"));
+}
+
+TEST(Plot, IntervalsLieAroundTheirDots) {
+  const IntervalPlot plot{"t", "x", {{"a", {50, {0, 100}}}, {"b", {50, {25, 75}}}}};
+  const std::string text = svg(plot);
+  EXPECT_THAT(text, HasSubstr("M74.0 81.0H700.0"));
+  EXPECT_THAT(text, HasSubstr("M230.5 111.0H543.5"));
+  EXPECT_THAT(text, HasSubstr("d='M382.0 111.0a5.0"));
+}
+
+TEST(Plot, BothAxesMayBeLogarithmic) {
+  const LinePlot plot{
+      {"t", "x", "y"}, AxisScale::Logarithmic, {{"a", {0, 0.001, 1000}, {1, 0.001, 1000}}}, AxisScale::Logarithmic};
+  EXPECT_THAT(svg(plot), HasSubstr("d='M74.0 326.0L700.0 66.0'"));  // 0 has no place on the axis
 }
 
 TEST(Plot, ALogarithmicHistogramKeepsTinyValuesInItsFirstBin) {
