@@ -19,6 +19,11 @@ void for_each_piece(int64_t rows, int64_t columns, const std::function<void(int6
   for (int64_t first = 0; first < rows; first += step) visit(first, std::min(step, rows - first));
 }
 
+// On the device of `weight`.
+at::Tensor row_numbers(int64_t first, int64_t count, const at::Tensor& weight) {
+  return at::arange(first, first + count, weight.options().dtype(at::kLong));
+}
+
 }  // namespace
 
 void apply_by_rows(WeightTransform& transform, const at::Tensor& master, const at::Tensor& result) {
@@ -26,7 +31,7 @@ void apply_by_rows(WeightTransform& transform, const at::Tensor& master, const a
   const at::Tensor flat = master.reshape({-1, master.size(-1)});
   const at::Tensor rows_of_result = result.view(flat.sizes());
   for_each_piece(flat.size(0), flat.size(1), [&](int64_t first, int64_t count) {
-    const at::Tensor rows = at::arange(first, first + count, at::kLong);
+    const at::Tensor rows = row_numbers(first, count, flat);
     rows_of_result.narrow(0, first, count)
         .copy_(transform.apply_rows(flat.narrow(0, first, count).to(result.scalar_type()), rows));
   });
@@ -40,7 +45,7 @@ at::Tensor product_by_rows(const Projection& projection, const at::Tensor& x) {
   for_each_piece(merged.size(0), merged.size(1), [&](int64_t first, int64_t count) {
     at::Tensor piece = merged.narrow(0, first, count).to(input.scalar_type());
     if (projection.weight_transform) {
-      piece = projection.weight_transform->apply_rows(piece, at::arange(first, first + count, at::kLong));
+      piece = projection.weight_transform->apply_rows(piece, row_numbers(first, count, merged));
     }
     product.narrow(1, first, count).copy_(multiply_by_weight(input, piece));
   });

@@ -63,11 +63,12 @@ PackedTokens PackedTokens::single(at::Tensor tokens) {
 
 Gemma4Model::~Gemma4Model() = default;
 
-Gemma4Model::Gemma4Model(Gemma4Config config, at::ScalarType dtype, const WeightChoice& without_memory)
-    : config_(std::move(config)), weights_(config_), dtype_(dtype) {
+Gemma4Model::Gemma4Model(Gemma4Config config, at::ScalarType dtype, const WeightChoice& without_memory,
+                         at::Device device)
+    : config_(std::move(config)), weights_(config_), dtype_(dtype), device_(device) {
   QAT_CHECK(dtype_ == at::kBFloat16 || dtype_ == at::kFloat);
   for (const WeightSpec& spec : weights_.weights()) {
-    const auto allocate = [&] { return at::empty(spec.shape, at::TensorOptions(dtype_)); };
+    const auto allocate = [&] { return at::empty(spec.shape, at::TensorOptions(dtype_).device(device_)); };
     if (is_matrix(spec.role)) {
       Projection& projection = projections_.emplace_back();
       projection.name = spec.name;

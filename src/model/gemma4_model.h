@@ -1,4 +1,4 @@
-// Gemma computed with LibTorch: plain single-device code that follows transformers' arithmetic (gemma4_architecture.md
+// Gemma computed with LibTorch on one device: plain code that follows transformers' arithmetic (gemma4_architecture.md
 // 2). It knows nothing of training or quantization; both enter through the slots of Projection and LayerSlots.
 #pragma once
 
@@ -49,8 +49,9 @@ class Gemma4Model {
  public:
   // Parameters are allocated, not initialised. `dtype` (BFloat16 or Float) is that of parameters and activations.
   // `without_memory` (empty: none): matrices and tables whose parameter stays undefined until load_weights(), or
-  // whoever fills the model, sets it.
-  Gemma4Model(Gemma4Config config, at::ScalarType dtype, const WeightChoice& without_memory = {});
+  // whoever fills the model, sets it. Parameters live on `device`, and so must the tokens that the model is given.
+  Gemma4Model(Gemma4Config config, at::ScalarType dtype, const WeightChoice& without_memory = {},
+              at::Device device = at::kCPU);
   ~Gemma4Model();
   Gemma4Model(const Gemma4Model&) = delete;
   Gemma4Model& operator=(const Gemma4Model&) = delete;
@@ -58,6 +59,7 @@ class Gemma4Model {
   const Gemma4Config& config() const { return config_; }
   const WeightTable& weights() const { return weights_; }
   at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return device_; }
 
   // Every weight with its name (WeightTable's), in WeightTable order. Leaves; requires_grad is the caller's to set. A
   // stored master is undefined here.
@@ -101,6 +103,7 @@ class Gemma4Model {
   Gemma4Config config_;
   WeightTable weights_;
   at::ScalarType dtype_;
+  at::Device device_;
   // Owned here, referred to by the layers; a deque keeps addresses.
   std::deque<Projection> projections_;
   std::vector<std::pair<std::string, at::Tensor>> vectors_;
@@ -115,8 +118,9 @@ WeightChoice readable_in_file(const WeightTable& table, at::ScalarType dtype);
 
 // Copies every weight of the table from the source (HF names under any prefix, or none), converting to the model's
 // dtype. A parameter without memory becomes the source's own mapped bytes if they are BF16 (only to be read, as long as
-// the source lives), else a copy, too; `loaded` may then put something else in its place before the next one is read.
-// Throws Error listing all missing or wrongly shaped weights together, and naming a tensor with NaN or Inf.
+// the source lives), on another device than the CPU a BF16 copy of them, else a converted copy; `loaded` may then put
+// something else in its place before the next one is read. Throws Error listing all missing or wrongly shaped weights
+// together, and naming a tensor with NaN or Inf.
 void load_weights(Gemma4Model& model, const TensorSource& source,
                   const std::function<void(const WeightSpec&, Projection&)>& loaded = {});
 

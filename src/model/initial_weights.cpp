@@ -60,7 +60,7 @@ void initialize_weights(Gemma4Model& model, uint64_t seed,
       continue;
     }
     const bool has_memory = weight.defined();
-    if (!has_memory) weight = at::empty(spec.shape, model.dtype());
+    if (!has_memory) weight = at::empty(spec.shape, at::TensorOptions(model.dtype()).device(model.device()));
     fill_normal(weight, own_seed);
     if (is_table(spec.role) && config.pad_token < spec.shape.front()) weight.select(0, config.pad_token).zero_();
     if (has_memory) continue;

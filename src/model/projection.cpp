@@ -41,7 +41,8 @@ at::Tensor Projection::weight_made_by_rows(const at::Tensor& merged) const {
   // Autograd follows one piece only; where it does, nothing needs to be converted.
   if (at::GradMode::is_enabled()) {
     const at::Tensor flat = merged.reshape({-1, merged.size(-1)});
-    return weight_transform->apply_rows(flat.to(dtype), at::arange(flat.size(0), at::kLong)).view(merged.sizes());
+    const at::Tensor rows = at::arange(flat.size(0), flat.options().dtype(at::kLong));
+    return weight_transform->apply_rows(flat.to(dtype), rows).view(merged.sizes());
   }
   at::Tensor result = at::empty(merged.sizes(), merged.options().dtype(dtype));
   apply_by_rows(*weight_transform, merged, result);

@@ -17,7 +17,7 @@ namespace {
 at::Tensor token_tensor(const Gemma4Model& model, std::span<const int32_t> tokens) {
   at::Tensor result = at::empty({static_cast<int64_t>(tokens.size())}, at::TensorOptions(at::kLong));
   std::copy(tokens.begin(), tokens.end(), result.mutable_data_ptr<int64_t>());
-  return result.to(model.head().weight.device());
+  return result.to(model.device());
 }
 
 std::span<const float> values_of(const at::Tensor& logits) {

@@ -67,7 +67,7 @@ void load_weights(Gemma4Model& model, const TensorSource& source,
       parameter.copy_(mapped_tensor(tensor));
     } else {
       Projection& projection = model.projection(spec.name);
-      projection.weight = in_file_or_copied(tensor, model.dtype());
+      projection.weight = in_file_or_copied(tensor, model.dtype()).to(model.device());
       if (loaded) loaded(spec, projection);
     }
     source.release(tensor.bytes);
