@@ -55,7 +55,7 @@ at::Tensor empty_values(const at::Tensor& like) { return at::empty_like(like, at
 }  // namespace
 
 at::Tensor as_bfloat16(const at::Tensor& master) {
-  QAT_CHECK(master.device().is_cpu());
+  check_on_cpu(master);
   return master.detach().to(at::kBFloat16).contiguous();
 }
 

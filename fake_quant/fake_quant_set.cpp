@@ -10,6 +10,7 @@
 #include "core/sha256.h"
 #include "fake_quant/block_values.h"
 #include "fake_quant/frozen_values.h"
+#include "fake_quant/tensor_values.h"
 #include "quant/grid.h"
 
 namespace qat {
@@ -88,18 +89,20 @@ namespace {
 constexpr int64_t kRowsPerPiece = 4096;
 
 void update(Sha256& digest, const at::Tensor& values, at::ScalarType type) {
-  const at::Tensor bits = values.to(type).contiguous();
-  digest.update({static_cast<const std::byte*>(bits.data_ptr()), static_cast<size_t>(bits.nbytes())});
+  const at::Tensor bits = values.to(at::kCPU, type).contiguous();
+  digest.update(bytes_of(bits));
 }
 
 // What the model's slot hands to the GEMM, read through the slot itself. Tables come by rows, as lookups read them.
-std::string digest_of_values(const Projection& projection, const WeightSpec& weight, at::ScalarType type) {
+std::string digest_of_values(const Projection& projection, const WeightSpec& weight, at::ScalarType type,
+                             at::Device device) {
   const c10::NoGradGuard no_grad;
   Sha256 digest;
   if (is_table(weight.role)) {
     for (int64_t first = 0; first < weight.rows(); first += kRowsPerPiece) {
       const int64_t end = std::min(first + kRowsPerPiece, weight.rows());
-      update(digest, projection.effective_rows(at::arange(first, end, at::kLong)), type);
+      const at::Tensor rows = at::arange(first, end, at::TensorOptions(at::kLong).device(device));
+      update(digest, projection.effective_rows(rows), type);
     }
   } else {
     update(digest, projection.effective_weight(), type);
@@ -115,7 +118,7 @@ std::map<std::string, WeightDigest, std::less<>> FakeQuantSet::digests() const {
     const Projection& projection = model->projection(quantizer.name());
     const auto loan = projection.borrow_master();
     WeightDigest digest = quantizer.digest(projection.merged_weight());
-    digest.values = digest_of_values(projection, *model->weights().find(quantizer.name()), type);
+    digest.values = digest_of_values(projection, *model->weights().find(quantizer.name()), type, model->device());
     result.emplace(quantizer.name(), std::move(digest));
   };
   for (const auto& quantizer : weights) add(*quantizer, at::kBFloat16);
@@ -125,7 +128,7 @@ std::map<std::string, WeightDigest, std::less<>> FakeQuantSet::digests() const {
 
 std::map<std::string, at::Tensor, std::less<>> FakeQuantSet::row_scales() const {
   std::map<std::string, at::Tensor, std::less<>> result;
-  for (const auto& quantizer : row_weights) result.emplace(quantizer->name(), quantizer->stored_scales());
+  for (const auto& quantizer : row_weights) result.emplace(quantizer->name(), on_cpu(quantizer->stored_scales()));
   return result;
 }
 
@@ -135,7 +138,7 @@ std::map<std::string, at::Tensor, std::less<>> FakeQuantSet::block_scales() cons
     const Projection& projection = model->projection(quantizer->name());
     const auto loan = quantizer->searches_scales() ? projection.borrow_master() : nullptr;
     const at::Tensor scales = quantizer->stored_scales(projection.merged_weight());
-    if (scales.defined()) result.emplace(quantizer->name(), scales);
+    if (scales.defined()) result.emplace(quantizer->name(), on_cpu(scales));
   }
   return result;
 }

@@ -85,7 +85,8 @@ class FakeQuantSet {
   // What weights keep between uses; at first their forward values.
   void keep(Keep kept);
   // A head that no training changes keeps its forward value whatever keep() says, in a file of this folder without a
-  // name: the loss needs all of it for a whole pass. To call when it is settled what learns, and scales are found.
+  // name: the loss needs all of it for a whole pass. On another device than the CPU, whose memory is no file, nothing
+  // changes. To call when it is settled what learns, and scales are found.
   void keep_frozen_head_in(const std::filesystem::path& folder);
   // To call after masters or scales changed: what was kept is dropped.
   void changed();
@@ -98,7 +99,7 @@ class FakeQuantSet {
   // tables are streamed in bounded pieces.
   std::map<std::string, WeightDigest, std::less<>> digests() const;
 
-  // Scales of rows as a checkpoint stores them, by weight.
+  // Scales of rows as a checkpoint stores them, by weight; on the CPU.
   std::map<std::string, at::Tensor, std::less<>> row_scales() const;
   // The same of blocks whose scales do not follow the scheme's rule, fp16.
   std::map<std::string, at::Tensor, std::less<>> block_scales() const;

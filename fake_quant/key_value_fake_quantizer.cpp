@@ -26,11 +26,13 @@ KeyValueFakeQuantizer::KeyValueFakeQuantizer(std::string name, int64_t rotation,
 at::Tensor KeyValueFakeQuantizer::apply(const at::Tensor& activation) {
   if (!enabled_) return activation;
   fired_ = true;
-  if (!activation.device().is_cpu()) return straight_through(activation, key_values_in_aten(activation, rotation_));
+  // Only the kernel has blocks to record; the values are the same.
+  const bool records = recorded_ != nullptr && !is_recomputing();
+  if (!activation.is_cpu() && !records) return straight_through(activation, key_values_in_aten(activation, rotation_));
   at::Tensor value;
   {
     const c10::NoGradGuard no_grad;
-    value = activation.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
+    value = activation.detach().to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
     const int64_t head_dim = value.size(-1);
     const int64_t heads = value.numel() / head_dim;
     auto* data = value.mutable_data_ptr<float>();
@@ -45,8 +47,8 @@ at::Tensor KeyValueFakeQuantizer::apply(const at::Tensor& activation) {
         if (rotation_ > 0) rotate_hadamard(head, rotation_);
       }
     });
-    if (recorded_ != nullptr && !is_recomputing()) recorded_->insert(recorded_->end(), blocks.begin(), blocks.end());
-    value = value.to(activation.scalar_type());
+    if (records) recorded_->insert(recorded_->end(), blocks.begin(), blocks.end());
+    value = value.to(activation.device(), activation.scalar_type());
   }
   return straight_through(activation, value);
 }

@@ -12,7 +12,7 @@ void LearnedScale::set_start(const at::Tensor& start, bool given) {
   QAT_CHECK(start.scalar_type() == at::kFloat && start.dim() == 1);
   const c10::NoGradGuard no_grad;
   given_ = given;
-  start_ = start.detach().contiguous();
+  start_ = start.detach().to(device_).contiguous();
   if (log_change_.defined()) {
     log_change_.zero_();  // in place: an optimizer may know it
   } else {

@@ -10,7 +10,8 @@ namespace qat {
 
 class LearnedScale {
  public:
-  explicit LearnedScale(std::string name) : name_(std::move(name)) {}
+  // What it holds lives on `device`, wherever starts come from.
+  explicit LearnedScale(std::string name, at::Device device = at::kCPU) : name_(std::move(name)), device_(device) {}
 
   // `start` fp32 [groups], not 0, of either sign, which stays. Sets log_change to zeros. A scale that a checkpoint or
   // the format gives is `given`: data do not replace it.
@@ -29,6 +30,7 @@ class LearnedScale {
 
  private:
   std::string name_;
+  at::Device device_;
   bool given_ = false;
   at::Tensor start_;
   at::Tensor log_change_;

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "core/error.h"
+#include "fake_quant/tensor_values.h"
 #include "model/apply_by_rows.h"
 #include "model/chunked_head.h"
 
@@ -63,10 +64,11 @@ std::vector<WitnessPosition> witness_positions(const Gemma4Model& model, const s
   for (int64_t first = 0; first < hidden.size(0); first += chunk) {
     const at::Tensor rows = hidden.narrow(0, first, std::min(chunk, hidden.size(0) - first));
     const at::Tensor logits =
-        logits_of_product(product_by_rows(model.head(), rows), model.config().final_logit_softcap).contiguous();
+        on_cpu(logits_of_product(product_by_rows(model.head(), rows), model.config().final_logit_softcap)).contiguous();
+    const auto values = values_of<const float>(logits);
     const auto width = static_cast<size_t>(logits.size(1));
     for (size_t row = 0; row < static_cast<size_t>(logits.size(0)); ++row) {
-      positions.push_back(witness_position({logits.const_data_ptr<float>() + row * width, width}));
+      positions.push_back(witness_position(values.subspan(row * width, width)));
     }
   }
   return positions;
@@ -88,7 +90,7 @@ Witness make_witness(const Gemma4Model& model, const FakeQuantSet& fake_quant,
     WitnessPrompt entry;
     entry.tokens.assign(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(count));
     const std::vector<int64_t> ids(entry.tokens.begin(), entry.tokens.end());
-    hidden.push_back(model.hidden_states(PackedTokens::single(at::tensor(ids, at::kLong))));
+    hidden.push_back(model.hidden_states(PackedTokens::single(at::tensor(ids, at::kLong).to(model.device()))));
     witness.prompts.push_back(std::move(entry));
   }
   auto positions = witness_positions(model, hidden);

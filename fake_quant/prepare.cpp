@@ -31,7 +31,7 @@ void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const Weig
   Projection& projection = set.model->projection(weight.name);
   const bool is_stored = rule.scales == ScaleSource::Stored;
   const auto scales = is_stored ? brought_scales(weight, rule, known) : std::span<const Float16>();
-  auto quantizer = std::make_shared<WeightFakeQuantizer>(weight.name, rule.scheme, scales);
+  auto quantizer = std::make_shared<WeightFakeQuantizer>(weight.name, rule.scheme, scales, set.model->device());
   if (is_stored && known.block_method == BlockScaleMethod::Searched) quantizer->search_scales();
   if (is_stored && known.block_method == BlockScaleMethod::Learned) {
     const auto loan = scales.empty() ? projection.borrow_master() : nullptr;
@@ -45,7 +45,8 @@ void attach_block_weight(FakeQuantSet& set, const WeightSpec& weight, const Weig
 
 void attach_row_weight(FakeQuantSet& set, const WeightSpec& weight, const WeightPlan& rule, const KnownScales& known) {
   Projection& projection = set.model->projection(weight.name);
-  auto quantizer = std::make_shared<RowWeightFakeQuantizer>(weight, rule.scheme, rule.one_scale_per_row);
+  auto quantizer =
+      std::make_shared<RowWeightFakeQuantizer>(weight, rule.scheme, rule.one_scale_per_row, set.model->device());
   const std::span<const float> scales = known.rows ? known.rows(weight.name) : std::span<const float>();
   if (scales.empty()) {
     const auto loan = projection.borrow_master();
@@ -101,7 +102,7 @@ class EdgeBuilder {
 
  private:
   void add_edge(StaticEdge::Kind kind, const std::string& name, int64_t width, float scale) {
-    StaticEdge edge{kind, {}, -1, width, std::make_shared<StaticFakeQuantizer>(name)};
+    StaticEdge edge{kind, {}, -1, width, std::make_shared<StaticFakeQuantizer>(name, set_.model->device())};
     if (scale > 0) edge.quantizer->set_scale(scale, /*given=*/true);
     set_.edges.push_back(std::move(edge));
   }

@@ -32,19 +32,20 @@ void for_groups(const at::Tensor& master, int64_t width,
   const int64_t groups_per_piece = std::max<int64_t>(1, kPieceValues / width);
   for (int64_t first = 0; first < flat.size(0); first += groups_per_piece) {
     const int64_t count = std::min(groups_per_piece, flat.size(0) - first);
-    const at::Tensor piece = flat.narrow(0, first, count).to(at::kFloat).contiguous();
+    const at::Tensor piece = flat.narrow(0, first, count).to(at::kCPU, at::kFloat).contiguous();
     run(first, values_of<const float>(piece));
   }
 }
 
 }  // namespace
 
-RowWeightFakeQuantizer::RowWeightFakeQuantizer(const WeightSpec& weight, Scheme scheme_id, bool one_scale_per_row)
+RowWeightFakeQuantizer::RowWeightFakeQuantizer(const WeightSpec& weight, Scheme scheme_id, bool one_scale_per_row,
+                                               at::Device device)
     : scheme_(scheme_id),
       width_(one_scale_per_row ? weight.columns() : weight.scale_width),
       slices_(width_ / weight.scale_width),
       scales_per_row_(weight.columns() / width_),
-      scale_(weight.name) {
+      scale_(weight.name, device) {
   QAT_CHECK(scheme(scheme_id).has_row_scales());
 }
 
@@ -58,7 +59,7 @@ void RowWeightFakeQuantizer::give_scales(std::span<const float> scales) {
   const at::Tensor stored =
       at::tensor(at::ArrayRef<float>(scales.data(), scales.size()), at::kFloat).view({-1, slices_});
   scale_.set_start(stored.select(1, 0).contiguous(), /*given=*/true);
-  if (!stored_scales().equal(stored.view({-1}))) {
+  if (!on_cpu(stored_scales()).equal(stored.view({-1}))) {
     fail(name(),
          ": the plan wants one scale per row (scale_per: row), but the model brings different ones for the slices of a "
          "row; use scale_per: slice");
@@ -121,7 +122,7 @@ void RowWeightFakeQuantizer::changed() {
 }
 
 WeightDigest RowWeightFakeQuantizer::digest(const at::Tensor& master) const {
-  const at::Tensor stored = stored_scales();
+  const at::Tensor stored = on_cpu(stored_scales());
   const auto scales = values_of<const float>(stored);
   const int64_t width = width_ / slices_;
   RowDigest digest;
@@ -143,9 +144,10 @@ WeightSample RowWeightFakeQuantizer::sample(const at::Tensor& master) const {
   const int64_t width = std::gcd(width_, int64_t{32});
   const at::Tensor parts = master.detach().reshape({-1, width});
   const at::Tensor places = sampled_groups(parts.size(0), width);
-  const at::Tensor chosen = at::index_select(parts, 0, places).to(at::kFloat).contiguous();
+  const at::Tensor chosen = at::index_select(parts, 0, places.to(parts.device())).to(at::kCPU, at::kFloat).contiguous();
   const auto values = values_of<const float>(chosen);
-  const auto scales = values_of<const float>(scale_.values());
+  const at::Tensor all_scales = on_cpu(scale_.values());
+  const auto scales = values_of<const float>(all_scales);
   WeightSample result;
   result.codes.resize(values.size());
   std::vector<float> quantized(static_cast<size_t>(width));

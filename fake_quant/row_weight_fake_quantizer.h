@@ -23,10 +23,10 @@ enum class RowScaleMethod { AbsoluteMax, Searched };
 
 class RowWeightFakeQuantizer final : public WeightTransform {
  public:
-  // `one_scale_per_row`: also where the format has one per slice of a row.
-  RowWeightFakeQuantizer(const WeightSpec& weight, Scheme scheme, bool one_scale_per_row);
+  // `one_scale_per_row`: also where the format has one per slice of a row. `device`: the weight's.
+  RowWeightFakeQuantizer(const WeightSpec& weight, Scheme scheme, bool one_scale_per_row, at::Device device = at::kCPU);
 
-  // Finds a scale for every row of `master`, in bounded pieces.
+  // Finds a scale for every row of `master`, on the CPU in bounded pieces.
   void find_scales(const at::Tensor& master, RowScaleMethod method);
 
   at::Tensor apply(const at::Tensor& master) override;

@@ -46,7 +46,7 @@ at::Tensor StaticFakeQuantizer::quantize(const at::Tensor& activation) {
 
 void StaticFakeQuantizer::look_on(const at::Tensor& activation, const at::Tensor& value) {
   const c10::NoGradGuard no_grad;
-  const at::Tensor floats = activation.detach().to(at::kFloat).contiguous();
+  const at::Tensor floats = activation.detach().to(at::kCPU, at::kFloat).contiguous();
   const float scale = scale_value();
   if (recorded_ != nullptr) {
     const size_t before = recorded_->size();
@@ -55,8 +55,9 @@ void StaticFakeQuantizer::look_on(const at::Tensor& activation, const at::Tensor
                   std::span(*recorded_).subspan(before));
   }
   if (measured_ != nullptr) {
-    measured_->add(values_of<const float>(floats), values_of<const float>(value.detach().to(at::kFloat).contiguous()),
-                   grid::kActivationMin * scale, grid::kActivationMax * scale);
+    const at::Tensor quantized = value.detach().to(at::kCPU, at::kFloat).contiguous();
+    measured_->add(values_of<const float>(floats), values_of<const float>(quantized), grid::kActivationMin * scale,
+                   grid::kActivationMax * scale);
   }
 }
 
@@ -74,14 +75,12 @@ std::optional<StaticFakeQuantizer::Observation> StaticFakeQuantizer::take_observ
 
 void StaticFakeQuantizer::observe(const at::Tensor& activation) {
   const c10::NoGradGuard no_grad;
-  const at::Tensor floats = activation.detach().to(at::kFloat).contiguous();
+  const at::Tensor floats = activation.detach().to(at::kCPU, at::kFloat).contiguous();
   const auto row = static_cast<size_t>(floats.numel() / floats.size(0));
   const auto values = values_of<const float>(floats);
-  const auto* first = first_rows_->const_data_ptr<int64_t>();
-  const auto* end = first + first_rows_->numel();
   size_t position = 0;
-  for (; first != end; ++first) {
-    const size_t at = static_cast<size_t>(*first) * row;
+  for (const int64_t first : values_of<const int64_t>(*first_rows_)) {
+    const size_t at = static_cast<size_t>(first) * row;
     observation_->rows.add(values.subspan(position, at - position));
     observation_->first_rows.add(values.subspan(at, row));
     position = at + row;

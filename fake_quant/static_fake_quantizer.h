@@ -18,7 +18,7 @@ namespace qat {
 
 class StaticFakeQuantizer final : public ActivationTransform {
  public:
-  explicit StaticFakeQuantizer(std::string name) : scale_(std::move(name)) {}
+  explicit StaticFakeQuantizer(std::string name, at::Device device = at::kCPU) : scale_(std::move(name), device) {}
 
   // Slots that share this quantizer and pass it one and the same tensor (q, k and v; gate and up). It is then computed
   // once.

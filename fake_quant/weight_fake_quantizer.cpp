@@ -32,12 +32,14 @@ at::Tensor rounded(const at::Tensor& scales) {
 
 }  // namespace
 
-WeightFakeQuantizer::WeightFakeQuantizer(std::string name, Scheme scheme_id, std::span<const Float16> stored_scales)
+WeightFakeQuantizer::WeightFakeQuantizer(std::string name, Scheme scheme_id, std::span<const Float16> stored_scales,
+                                         at::Device device)
     : name_(std::move(name)), scheme_(scheme_id) {
   QAT_CHECK(scheme(scheme_id).is_quantized());
   if (stored_scales.empty()) return;
-  scales_ = at::empty({static_cast<int64_t>(stored_scales.size())}, at::kHalf);
-  std::copy(stored_scales.begin(), stored_scales.end(), values_of<Float16>(scales_).begin());
+  const at::Tensor scales = at::empty({static_cast<int64_t>(stored_scales.size())}, at::kHalf);
+  std::copy(stored_scales.begin(), stored_scales.end(), values_of<Float16>(scales).begin());
+  scales_ = scales.to(device);
 }
 
 void WeightFakeQuantizer::search_scales() {
@@ -47,7 +49,7 @@ void WeightFakeQuantizer::search_scales() {
 
 void WeightFakeQuantizer::learn_scales(const at::Tensor& start, bool given) {
   QAT_CHECK(scheme_ == Scheme::Q4_0 && !searches_);
-  if (!learned_) learned_.emplace(name_);
+  if (!learned_) learned_.emplace(name_, start.device());
   learned_->set_start(start.to(at::kFloat).masked_fill(start.eq(0), kStartOfZeroScale), given);
   changed();
 }
@@ -117,7 +119,8 @@ WeightDigest WeightFakeQuantizer::digest(const at::Tensor& master) const {
   const at::Tensor flat = master.detach().reshape({-1});
   for (int64_t first = 0; first < flat.numel(); first += kPiece) {
     const at::Tensor part = flat.narrow(0, first, std::min(kPiece, flat.numel() - first));
-    const at::Tensor blocks = encoded_blocks(scheme_, part, scales_of(part, first / row.block_size));
+    const at::Tensor scales = scales_of(part, first / row.block_size);
+    const at::Tensor blocks = encoded_blocks(scheme_, on_cpu(part), on_cpu(scales));
     digest.update(values_of<const std::byte>(blocks));
   }
   const auto result = digest.finish();
@@ -128,9 +131,9 @@ WeightSample WeightFakeQuantizer::sample(const at::Tensor& master) const {
   const c10::NoGradGuard no_grad;
   const QuantScheme& rule = scheme(scheme_);
   const at::Tensor blocks = master.detach().reshape({-1, rule.block_size});
-  const at::Tensor places = sampled_groups(blocks.size(0), rule.block_size);
-  const at::Tensor chosen = as_bfloat16(at::index_select(blocks, 0, places));
-  const at::Tensor scales = scales_.defined() ? at::index_select(scales_, 0, places) : scales_of(chosen, 0);
+  const at::Tensor places = sampled_groups(blocks.size(0), rule.block_size).to(blocks.device());
+  const at::Tensor chosen = as_bfloat16(on_cpu(at::index_select(blocks, 0, places)));
+  const at::Tensor scales = scales_.defined() ? on_cpu(at::index_select(scales_, 0, places)) : scales_of(chosen, 0);
   const at::Tensor bytes = encoded_blocks(scheme_, chosen, scales);
   const auto encoded = values_of<const std::byte>(bytes);
   std::vector<float> quantized(static_cast<size_t>(chosen.numel()));

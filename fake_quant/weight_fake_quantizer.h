@@ -28,8 +28,10 @@ enum class BlockScaleMethod {
 
 class WeightFakeQuantizer final : public WeightTransform {
  public:
-  // `stored_scales` is empty (the scheme's rule) or holds one fp16 per block of the weight, row-major.
-  WeightFakeQuantizer(std::string name, Scheme scheme, std::span<const Float16> stored_scales);
+  // `stored_scales` is empty (the scheme's rule) or holds one fp16 per block of the weight, row-major. `device`: the
+  // weight's.
+  WeightFakeQuantizer(std::string name, Scheme scheme, std::span<const Float16> stored_scales,
+                      at::Device device = at::kCPU);
 
   // Q4_0 only, before the first use: other scales than those.
   void search_scales();
@@ -62,7 +64,7 @@ class WeightFakeQuantizer final : public WeightTransform {
   // What a checkpoint of this master stores, fp16 [blocks]; undefined under the scheme's rule.
   at::Tensor stored_scales(const at::Tensor& master) const { return scales_of(master, 0); }
 
-  // Digests of codes and scales of a master, encoded in bounded pieces; `values` is left empty.
+  // Digests of codes and scales of a master, encoded on the CPU in bounded pieces; `values` is left empty.
   WeightDigest digest(const at::Tensor& master) const;
   WeightSample sample(const at::Tensor& master) const;
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "fake_quant/tensor_values.h"
 #include "trainers/teacher_identity.h"
 
 namespace qat {
@@ -18,11 +19,6 @@ constexpr const char* kStates = "states";
 ElementType element_type(at::ScalarType dtype) {
   QAT_CHECK(dtype == at::kFloat || dtype == at::kBFloat16);
   return dtype == at::kFloat ? ElementType::F32 : ElementType::BF16;
-}
-
-std::span<std::byte> bytes_of(const at::Tensor& tensor) {
-  QAT_CHECK(tensor.is_contiguous());
-  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
 void check_identity(const fs::path& path, const std::string& text, const nlohmann::ordered_json& wanted) {
@@ -59,7 +55,7 @@ int64_t TeacherCacheWriter::add(const TrainingBatch& batch, const at::Tensor& st
   for (const int64_t document : batch.documents) {
     const auto index = static_cast<size_t>(document);
     const int64_t count = starts_[index + 1] - starts_[index];
-    const at::Tensor rows = states.narrow(0, row, count);
+    const at::Tensor rows = on_cpu(states.narrow(0, row, count));
     row += count;
     if (is_stored_[index] != 0) continue;
     file_.write_part(static_cast<uint64_t>(starts_[index] * states.size(1)), bytes_of(rows));
@@ -98,7 +94,7 @@ at::Tensor TeacherCache::states(const TrainingBatch& batch) const {
     row += count;
   }
   QAT_CHECK(row == batch.trained_tokens);
-  return states;
+  return states.to(batch.targets.device());
 }
 
 }  // namespace qat

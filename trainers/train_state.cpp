@@ -17,11 +17,6 @@ namespace {
 
 constexpr int64_t kFormat = 3;
 
-std::span<std::byte> bytes_of(const at::Tensor& tensor) {
-  QAT_CHECK(tensor.is_contiguous());
-  return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
-}
-
 void write_number(Hdf5Writer& writer, const char* name, int64_t value) { writer.write(name, {&value, 1}); }
 
 int64_t read_number(const Hdf5Reader& reader, const char* name) {
@@ -32,19 +27,22 @@ int64_t read_number(const Hdf5Reader& reader, const char* name) {
 
 // FP32 tensors as numbers, others (codes, BF16) as their bytes.
 void write_tensor(Hdf5Writer& writer, const StateArray& array) {
-  if (array.values.scalar_type() == at::kFloat) {
-    writer.write(array.name, values_of<const float>(array.values));
+  const at::Tensor values = on_cpu(array.values);
+  if (values.scalar_type() == at::kFloat) {
+    writer.write(array.name, values_of<const float>(values));
   } else {
-    writer.write(array.name, std::span<const std::byte>(bytes_of(array.values)));
+    writer.write(array.name, std::span<const std::byte>(bytes_of(values)));
   }
 }
 
 void read_tensor(const Hdf5Reader& reader, const StateArray& array) {
-  if (array.values.scalar_type() == at::kFloat) {
-    reader.read(array.name, values_of<float>(array.values));
+  const at::Tensor values = on_cpu(array.values);
+  if (values.scalar_type() == at::kFloat) {
+    reader.read(array.name, values_of<float>(values));
   } else {
-    reader.read(array.name, bytes_of(array.values));
+    reader.read(array.name, bytes_of(values));
   }
+  if (!values.is_same(array.values)) array.values.copy_(values);
 }
 
 void write_codes(Hdf5Writer& writer, const CodeHistory& codes) {
@@ -97,7 +95,8 @@ void save_state(const fs::path& file, const TrainState& state, const Optimizer& 
   optimizer.write_state([&](const StateArray& array) { write_tensor(writer, array); });
   write_codes(writer, state.codes);
   for (const LearnedScale* scale : fake_quant.scales()) {
-    writer.write("scale_starts/" + scale->name(), values_of<const float>(scale->start()));
+    const at::Tensor start = on_cpu(scale->start());
+    writer.write("scale_starts/" + scale->name(), values_of<const float>(start));
   }
   writer.commit();
 }
