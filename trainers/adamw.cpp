@@ -137,25 +137,28 @@ AdamW::AdamW(std::vector<TrainedWeight> weights, const OptimizerConfig& options)
 void AdamW::update_weight(size_t index, const at::Tensor& gradient) {
   const at::NoGradGuard no_grad;
   const TrainedWeight& weight = weights_[index];
-  const at::Tensor steps = at::full({}, static_cast<double>(steps_done_), at::kFloat);
-  const at::Tensor divisor = at::full({}, rule_.divisor, at::kFloat);
+  const at::TensorOptions options = state_.masters[index].options();
+  const at::Tensor steps = at::full({}, static_cast<double>(steps_done_), options);
+  const at::Tensor divisor = at::full({}, rule_.divisor, options);
   const double rate = weight.is_scale ? rule_.scale_learning_rate : rule_.learning_rate;
   const double decay = weight.decays ? options_.weight_decay : 0.0;
   const auto flat = [](const at::Tensor& tensor) { return tensor.detach().view({-1}); };
   const at::Tensor parameters = flat(weight.parameter), gradients = flat(gradient),
                    masters = flat(state_.masters[index]);
   const at::Tensor first = flat(state_.first_moments[index]), second = flat(state_.second_moments[index]);
-  const int64_t pieces = (masters.numel() + kPiece - 1) / kPiece;
-  at::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+  const auto update = [&](int64_t from, int64_t count) {
     const at::NoGradGuard no_grad_here;
+    const auto piece = [&](const at::Tensor& all) { return all.narrow(0, from, count); };
+    at::_fused_adamw_({piece(masters)}, {piece(gradients).to(at::kFloat)}, {piece(first)}, {piece(second)}, {}, {steps},
+                      rate, options_.beta1, options_.beta2, decay, options_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false, divisor);
+    set_parameter(weight, piece(parameters), piece(masters));
+  };
+  // A GPU has its own threads.
+  if (!masters.is_cpu()) return update(0, masters.numel());
+  at::parallel_for(0, (masters.numel() + kPiece - 1) / kPiece, 1, [&](int64_t begin, int64_t end) {
     for (int64_t from = begin * kPiece; from < std::min(end * kPiece, masters.numel()); from += kPiece) {
-      const auto piece = [&](const at::Tensor& all) {
-        return all.narrow(0, from, std::min(kPiece, all.numel() - from));
-      };
-      at::_fused_adamw_({piece(masters)}, {piece(gradients).to(at::kFloat)}, {piece(first)}, {piece(second)}, {},
-                        {steps}, rate, options_.beta1, options_.beta2, decay, options_.epsilon, /*amsgrad=*/false,
-                        /*maximize=*/false, divisor);
-      set_parameter(weight, piece(parameters), piece(masters));
+      update(from, std::min(kPiece, masters.numel() - from));
     }
   });
 }

@@ -61,6 +61,11 @@ BaseModel::BaseModel(const TrainConfig& config)
   block_method_ = block_scale_method(config.quantization);
   keep_ = keep_of(config.quantization);
   for (const auto& [name, weight] : plan_->weights) {
+    if (weight.scheme == Scheme::Q6_K && !config.computes_on_cpu()) {
+      fail_usage("plan: \"", plan_->name, "\" gives ", name, " ", scheme(weight.scheme).name,
+                 ", which is computed on the CPU only; with device = ", config.device, " use a plan without it (q4_0, ",
+                 "q4_0-q8-tables)");
+    }
     const bool needs_blocks = weight.scales == ScaleSource::Stored && !scheme(weight.scheme).has_row_scales();
     if (needs_blocks && block_method_ == BlockScaleMethod::Rule && stored_scales(name).empty()) {
       fail(path_.string(), ": the plan \"", plan_->name, "\" wants stored scales of ", name,
@@ -143,11 +148,11 @@ FakeQuantSet BaseModel::attach_fake_quant(Gemma4Model& model, const FakeQuantSet
   known.edges = &edges;
   known.rows = [&rows](const std::string& weight) {
     const at::Tensor& scales = rows.at(weight);
-    return std::span<const float>(scales.const_data_ptr<float>(), static_cast<size_t>(scales.numel()));
+    return values_of<const float>(scales);
   };
   known.blocks = [&blocks](const std::string& weight) {
     const at::Tensor& scales = blocks.at(weight);
-    return std::span(static_cast<const Float16*>(scales.const_data_ptr()), static_cast<size_t>(scales.numel()));
+    return values_of<const Float16>(scales);
   };
   return attach(model, known);
 }

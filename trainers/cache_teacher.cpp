@@ -49,7 +49,7 @@ int cache_teacher(TrainConfig config, bool replace) {
   check_disk_space(path, bytes);
 
   TeacherCacheWriter cache(path, teacher_identity(config, *folder, data), data.source(), hidden_size, dtype);
-  const std::unique_ptr<Teacher> teacher = run_teacher(std::move(folder), dtype);
+  const std::unique_ptr<Teacher> teacher = run_teacher(std::move(folder), dtype, compute_device(config));
   Progress progress("caching the teacher", tokens, "trained tokens");
   while (!cache.is_complete()) {
     if (interrupt_requested()) {

@@ -21,9 +21,8 @@ void write_as_bfloat16(const at::Tensor& parameter, const std::function<void(std
   const at::Tensor flat = parameter.detach().flatten();
   for (int64_t from = 0; from < flat.numel(); from += kPieceElements) {
     const at::Tensor piece =
-        flat.slice(0, from, std::min(from + kPieceElements, flat.numel())).to(at::kBFloat16).contiguous();
-    const auto* values = reinterpret_cast<const BFloat16*>(piece.const_data_ptr());
-    write({values, static_cast<size_t>(piece.numel())});
+        flat.slice(0, from, std::min(from + kPieceElements, flat.numel())).to(at::kCPU, at::kBFloat16).contiguous();
+    write(values_of<const BFloat16>(piece));
   }
 }
 
@@ -46,7 +45,7 @@ class QuantizersOn {
 // values exist while they are used.
 std::unique_ptr<Gemma4Model> float_view(const Gemma4Model& model) {
   const auto is_shared = [](const WeightSpec& weight) { return is_matrix(weight.role); };
-  auto view = std::make_unique<Gemma4Model>(model.config(), at::kFloat, is_shared);
+  auto view = std::make_unique<Gemma4Model>(model.config(), at::kFloat, is_shared, model.device());
   for (const WeightSpec& weight : model.weights().weights()) {
     if (is_shared(weight)) {
       const Projection& of_model = model.projection(weight.name);

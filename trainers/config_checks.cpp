@@ -11,6 +11,7 @@
 #include "gemma4/adapter_folder.h"
 #include "gemma4/quant_plan.h"
 #include "gemma4/weight_table.h"
+#include "trainers/compute_settings.h"
 #include "trainers/train_config.h"
 
 namespace qat {
@@ -292,6 +293,7 @@ void check_values(const TrainConfig& config, std::vector<std::string>& problems)
   check_optimizer(config.optimizer, config.steps, check);
   check_sizes(config, check);
   check_sharding(config, check);
+  for (const std::string& problem : device_problems(config)) check.add(problem);
   check_trained_roles(config, check);
   check_distillation(config, check);
   check_lora(config, check);

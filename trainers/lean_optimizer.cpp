@@ -1,12 +1,14 @@
 #include "trainers/lean_optimizer.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 
 #include "core/error.h"
 #include "fake_quant/tensor_values.h"
+#include "trainers/rounding_in_aten.h"
 
 namespace qat {
 
@@ -106,6 +108,12 @@ void LeanOptimizer::move(size_t index, const at::Tensor& direction, double rate,
   const TrainedWeight& weight = weights_[lean_[index]];
   const auto kept = static_cast<float>(weight.decays ? 1 - rate * options_.weight_decay : 1);
   const auto step = static_cast<float>(rate);
+  if (!direction.is_cpu()) {
+    QAT_CHECK(masters_.empty());
+    const at::Tensor moved = weight.parameter.detach().to(at::kFloat) * kept - direction * step;
+    weight.parameter.detach().copy_(round_stochastically_in_aten(moved, random));
+    return;
+  }
   const auto directions = values_of<const float>(direction);
   if (!masters_.empty()) {
     const auto masters = values_of<float>(masters_[index]);

@@ -125,19 +125,20 @@ LoraAdapters::LoraAdapters(const BaseModel& base, Gemma4Model& model, const Adap
 }
 
 void LoraAdapters::attach(const WeightSpec& weight, const at::Tensor& a, const at::Tensor& b) {
-  Adapter adapter{weight, a, b, nullptr, nullptr};
+  Adapter adapter{weight, a.to(model_->device()), b.to(model_->device()), nullptr, nullptr};
   Projection& projection = model_->projection(weight.name);
   if (settings_.through_quantizer.value_or(true)) {
-    projection.weight_delta = adapter.delta = std::make_shared<LoraDelta>(a, b, settings_.scaling());
+    projection.weight_delta = adapter.delta = std::make_shared<LoraDelta>(adapter.a, adapter.b, settings_.scaling());
   } else {
-    projection.side_product = adapter.branch = std::make_shared<LoraBranch>(a, b, settings_.scaling());
+    projection.side_product = adapter.branch = std::make_shared<LoraBranch>(adapter.a, adapter.b, settings_.scaling());
   }
   adapters_.push_back(std::move(adapter));
 }
 
 void LoraAdapters::Adapter::count_components(const at::Tensor& counts) const {
-  if (delta) delta->count_components(counts);
-  if (branch) branch->count_components(counts);
+  const at::Tensor here = counts.to(a.device());
+  if (delta) delta->count_components(here);
+  if (branch) branch->count_components(here);
 }
 
 void LoraAdapters::keep_merged(bool wanted) {
@@ -196,7 +197,8 @@ std::string LoraAdapters::base_digest() const {
   Sha256 digest;
   for (const Adapter& adapter : adapters_) {
     digest.update(std::as_bytes(std::span(adapter.weight.name)));
-    const at::Tensor row = model_->projection(adapter.weight.name).master().select(0, 0).to(at::kBFloat16).contiguous();
+    const at::Tensor row =
+        on_cpu(model_->projection(adapter.weight.name).master().select(0, 0).to(at::kBFloat16)).contiguous();
     digest.update(std::as_bytes(values_of<const BFloat16>(row)));
   }
   return digest.finish();
@@ -204,10 +206,11 @@ std::string LoraAdapters::base_digest() const {
 
 void LoraAdapters::save(const std::filesystem::path& folder, const std::string& base_name) const {
   AdapterContents contents{settings_, base_name, base_digest(), {}};
+  std::vector<at::Tensor> matrices;  // hold what the contents refer to
   for (const Adapter& adapter : adapters_) {
+    const at::Tensor a = matrices.emplace_back(on_cpu(adapter.a)), b = matrices.emplace_back(on_cpu(adapter.b));
     contents.changes.push_back({module_in_files(*base_, adapter.weight), adapter.weight.rows(),
-                                adapter.weight.columns(), values_of<const float>(adapter.a),
-                                values_of<const float>(adapter.b)});
+                                adapter.weight.columns(), values_of<const float>(a), values_of<const float>(b)});
   }
   write_adapter(folder, contents);
 }

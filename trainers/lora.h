@@ -29,7 +29,7 @@ class LoraAdapters {
     std::shared_ptr<LoraDelta> delta;    // through the quantizer,
     std::shared_ptr<LoraBranch> branch;  // or beside it: the other one is null
 
-    // How much each rank component counts from now on, fp32 [rank].
+    // How much each rank component counts from now on, fp32 [rank] on any device.
     void count_components(const at::Tensor& counts) const;
   };
 

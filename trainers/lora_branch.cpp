@@ -14,7 +14,7 @@ LoraBranch::LoraBranch(at::Tensor a, at::Tensor b, float scaling)
     : a_(std::move(a)),
       b_(std::move(b)),
       scaling_(static_cast<double>(scaling)),
-      counts_(at::ones({a_.size(0)}, at::kFloat)) {
+      counts_(at::ones({a_.size(0)}, a_.options().requires_grad(false))) {
   QAT_CHECK(a_.scalar_type() == at::kFloat && b_.scalar_type() == at::kFloat && a_.size(0) == b_.size(1));
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -72,8 +73,18 @@ void merge_rows(const at::Tensor& master, const at::Tensor& a, const at::Tensor&
   });
 }
 
+// The same additions for devices that merge_rows() does not run on.
+at::Tensor merged_in_aten(const at::Tensor& master, const at::Tensor& a, const at::Tensor& b, float scaling) {
+  at::Tensor sums = at::zeros(master.sizes(), a.options().requires_grad(false));
+  for (int64_t component = 0; component < b.size(1); ++component) {
+    sums.add_(b.narrow(1, component, 1) * a.narrow(0, component, 1));
+  }
+  return (master.to(at::kFloat) + sums.mul_(static_cast<double>(scaling))).to(at::kBFloat16).to(master.scalar_type());
+}
+
 at::Tensor merge(const at::Tensor& master, const at::Tensor& a, const at::Tensor& b, float scaling) {
-  QAT_CHECK(master.dim() == 2 && master.is_contiguous() && master.device().is_cpu());
+  QAT_CHECK(master.dim() == 2 && master.is_contiguous());
+  if (!master.is_cpu()) return merged_in_aten(master, a, b, scaling);
   const at::Tensor merged = at::empty_like(master);
   if (master.scalar_type() == at::kBFloat16) {
     merge_rows<BFloat16>(master, a, b, scaling, merged);
@@ -110,7 +121,10 @@ struct Merged : torch::autograd::Function<Merged> {
 }  // namespace
 
 LoraDelta::LoraDelta(at::Tensor a, at::Tensor b, float scaling)
-    : a_(std::move(a)), b_(std::move(b)), scaling_(scaling), counts_(at::ones({a_.size(0)}, at::kFloat)) {
+    : a_(std::move(a)),
+      b_(std::move(b)),
+      scaling_(scaling),
+      counts_(at::ones({a_.size(0)}, a_.options().requires_grad(false))) {
   QAT_CHECK(a_.scalar_type() == at::kFloat && b_.scalar_type() == at::kFloat && a_.size(0) == b_.size(1));
 }
 

@@ -9,7 +9,7 @@ namespace qat {
 
 class LoraDelta final : public WeightDelta {
  public:
-  // `a` [rank, in] and `b` [out, rank]: fp32 leaves on the CPU, the only ones that get a gradient.
+  // `a` [rank, in] and `b` [out, rank]: fp32 leaves on the master's device, the only ones that get a gradient.
   LoraDelta(at::Tensor a, at::Tensor b, float scaling);
 
   // Whether the merged value stays until changed(), as at first, or is computed at every use.
@@ -19,7 +19,7 @@ class LoraDelta final : public WeightDelta {
   }
 
   // bf16(master + scaling * B A) in the master's dtype, straight-through with respect to the rounding. In one
-  // order of additions, so that any number of threads gives the same bits.
+  // order of additions, so that any device and number of threads gives the same bits.
   at::Tensor add_to(const at::Tensor& master) override;
 
   // How much each rank component counts from now on, fp32 [rank]; at first all count once.

@@ -64,6 +64,7 @@ class Estimator {
                                            [](const Moment& a, const Moment& b) { return a.sum() < b.sum(); });
     MemoryEstimate result{peak.name,
                           {{"parameters", parameter_bytes()},
+                           {"frozen weights", config_.computes_on_cpu() ? 0 : bytes_in_file()},
                            {"packed weights", quantized_.packed()},
                            {"masters",
                             config_.optimizer.masters == "float32" ? kFloat * trained_values() / state_shares_ : 0},
@@ -74,7 +75,7 @@ class Estimator {
                            {"gradients", peak.gradients},
                            {"activations", peak.activations},
                            {"buffers", peak.buffers}},
-                          bytes_in_file()};
+                          config_.computes_on_cpu() ? bytes_in_file() : 0};
     std::erase_if(result.parts, [](const MemoryPart& part) { return part.bytes == 0; });
     return result;
   }
@@ -128,12 +129,14 @@ class Estimator {
     return weight.rows() + weight.elements() / weight.shape[weight.shape.size() - 2];
   }
 
-  // A frozen head's forward value is made once, unless it is converted at every use.
+  // A frozen head's forward value is made once on the CPU, unless it is converted at every use.
   bool head_is_constant(const std::vector<std::string>& frozen) const {
     const bool is_frozen = std::find(frozen.begin(), frozen.end(), head().name) != frozen.end();
-    return (is_frozen || config_.trains_adapters()) && !has_adapter(head()) && !(value_ == kFloat && in_file_(head()));
+    return (is_frozen || config_.trains_adapters()) && !has_adapter(head()) && config_.computes_on_cpu() &&
+           !(value_ == kFloat && in_file_(head()));
   }
 
+  // On another device than the CPU these are BF16 copies.
   bool in_file(const WeightSpec& weight) const { return !quantized_.packs(weight) && in_file_(weight); }
 
   // What is made of a layer's weights (or of those outside of layers, but for the head) at every use and stays with
@@ -160,9 +163,11 @@ class Estimator {
     int64_t bytes = 0;
     if (config_.distills()) {
       const WeightTable table(config_.teacher.empty() ? model_ : Gemma4Config::load(config_.teacher));
-      const int64_t head_values = value_ == kFloat ? table.head().elements() : 0;
+      const bool copies_head = value_ == kFloat || !config_.computes_on_cpu();
+      const int64_t converted = elements_of(table, readable_in_file(table, dtype_));
+      const int64_t readable = config_.computes_on_cpu() ? 0 : table.elements() - converted;
       const bool runs = config_.distillation.cache.empty();
-      bytes += value_ * (runs ? elements_of(table, readable_in_file(table, dtype_)) : head_values);
+      bytes += runs ? value_ * converted + 2 * readable : value_ * (copies_head ? table.head().elements() : 0);
     }
     const bool measures_kl = config_.wants_kl() && config_.eval.every_steps > 0;
     const bool has_head = in_file(head()) && config_.eval.reference.empty();

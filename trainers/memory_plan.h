@@ -13,7 +13,7 @@ namespace qat {
 class MemoryPlan {
  public:
   // To be made when everything is read and nothing of the model allocated. Throws as check_memory(). Processes of a
-  // group on one machine share what it has.
+  // group on one machine share what it has. What another device than the CPU has is not looked at.
   MemoryPlan(const TrainConfig& config, const BaseModel& base, const std::vector<std::string>& frozen,
              const ProcessGroup& group);
 
@@ -24,6 +24,7 @@ class MemoryPlan {
  private:
   int64_t predicted() const { return taken_ + estimate_.total(); }
 
+  std::string device_;
   MemoryEstimate estimate_;
   int64_t taken_;  // before the model
   int64_t available_;

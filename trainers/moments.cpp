@@ -1,6 +1,8 @@
 #include "trainers/moments.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -27,6 +29,15 @@ class AdamStep {
         epsilon_(static_cast<float>(options.epsilon)),
         first_share_(static_cast<float>(1 - std::pow(options.beta1, static_cast<double>(step)))),
         second_share_(static_cast<float>(1 - std::pow(options.beta2, static_cast<double>(step)))) {}
+
+  // The same in ATen operations, for devices that the loop below does not run on.
+  void apply(at::Tensor gradient, at::Tensor first, at::Tensor second) const {
+    const auto same_device = [&](float value) { return at::full({}, value, gradient.options()); };
+    first.mul_(beta1_).add_(gradient * (1 - beta1_));
+    second.mul_(beta2_).add_((gradient * (1 - beta2_)).mul_(gradient));
+    const at::Tensor root = (second / same_device(second_share_)).sqrt_().add_(epsilon_);
+    gradient.copy_((first / same_device(first_share_)).div_(root));
+  }
 
   // Updates the moments with the gradients and replaces these by the direction.
   void apply(std::span<float> gradients, std::span<float> first, std::span<float> second) const {
@@ -66,9 +77,10 @@ class FullMoments final : public Moments {
   }
 
   void turn_into_direction(size_t index, const at::Tensor& gradient, int64_t step, const ElementRandom&) override {
+    const AdamStep adam(options_, step);
+    if (!gradient.is_cpu()) return adam.apply(gradient, first_[index].values, second_[index].values);
     const auto gradients = values_of<float>(gradient);
     const auto first = values_of<float>(first_[index].values), second = values_of<float>(second_[index].values);
-    const AdamStep adam(options_, step);
     for_blocks(gradient.numel(), [&](size_t, size_t from, size_t count) {
       adam.apply(gradients.subspan(from, count), first.subspan(from, count), second.subspan(from, count));
     });

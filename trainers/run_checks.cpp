@@ -41,13 +41,20 @@ void check_lengths(const TrainConfig& config, const Gemma4Config& model) {
              " positions of the model in ", config.model);
 }
 
+void check_processes(const TrainConfig& config, int64_t processes) {
+  if (processes == 1 || config.computes_on_cpu()) return;
+  fail_usage("device: ", config.device, " trains with one process, found ", processes,
+             ": messages between processes carry the CPU's tensors only. Start without torchrun, or set device = cpu");
+}
+
 void check_group(const TrainConfig& config, const TrainingData& data, const ProcessGroup& group) {
   if (group.size() == 1) return;
   if (config.gradient_accumulation % group.size() != 0) {
-    fail_usage("gradient_accumulation: the ", config.gradient_accumulation,
-               " forward passes of an optimizer step cannot be shared alike by ", group.size(),
-               " processes. Start a number of processes that divides it, or choose another gradient_accumulation for a ",
-               "new run");
+    fail_usage(
+        "gradient_accumulation: the ", config.gradient_accumulation,
+        " forward passes of an optimizer step cannot be shared alike by ", group.size(),
+        " processes. Start a number of processes that divides it, or choose another gradient_accumulation for a ",
+        "new run");
   }
   const int64_t rows = data.source().rows_in_epoch();
   const int64_t taken = config.micro_batch_sequences * group.size();

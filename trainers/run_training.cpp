@@ -40,7 +40,8 @@ std::optional<ReferenceStates> make_reference(const TrainConfig& config, const G
     fail_usage("eval.reference: ", config.eval.reference, " has ", folder.config().vocabulary_size,
                " tokens, the model ", model.config().vocabulary_size);
   }
-  Gemma4Model reference(folder.config(), model.dtype(), readable_in_file(folder.table(), model.dtype()));
+  Gemma4Model reference(folder.config(), model.dtype(), readable_in_file(folder.table(), model.dtype()),
+                        model.device());
   load_weights(reference, folder.tensors());
   return ReferenceStates(reference, data.held_out(), /*keeps_head=*/false, group);
 }
@@ -66,7 +67,7 @@ void print_summary(const TrainConfig& config, const BaseModel& base, const Train
            source.untrained_examples() > 0 ? join("; ", source.untrained_examples(), " left out") : "", "; ",
            data.held_out().size(), group.size() > 1 ? " held-out rows here" : " held-out rows", "\n", "step       ",
            config.micro_batch_sequences * config.gradient_accumulation, " rows of up to ", config.sequence_length,
-           " tokens, ", config.dtype, ", ",
+           " tokens, ", config.dtype, ", ", config.computes_on_cpu() ? "" : config.device + ", ",
            group.size() > 1 ? join(group.size(), " processes of ") : "", config.threads, " threads\n", "steps      ",
            config.steps,
            state.step > 0 ? join(", resumed after step ", state.step) : "", "\n", "run        ", config.out, "\n")
@@ -82,6 +83,7 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   if (!resume && group.is_first()) folder.refuse_second_run();
   install_interrupt_handler();
   resolve_automatic_values(config);
+  check_processes(config, group.size());
 
   TrainState state;
   if (resume && group.is_first() && std::filesystem::exists(folder.state())) {
@@ -103,10 +105,10 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   const std::vector<std::string> unchanged = unchanged_weights(config, base, frozen);
   const at::ScalarType dtype = compute_type(config);
   ShardedWeights sharded(config, base, unchanged, group);
-  Gemma4Model model(base.config(), dtype,
-                    [&, stays = base.without_memory(unchanged, dtype)](const WeightSpec& weight) {
-                      return sharded.contains(weight) || stays(weight);
-                    });
+  const auto without_memory = [&, stays = base.without_memory(unchanged, dtype)](const WeightSpec& weight) {
+    return sharded.contains(weight) || stays(weight);
+  };
+  Gemma4Model model(base.config(), dtype, without_memory, compute_device(config));
   model.recompute_layers(config.activation_checkpointing == "layers");
   base.fill(model, static_cast<uint64_t>(config.seed), [&](const WeightSpec& weight, Projection& projection) {
     if (sharded.contains(weight)) sharded.take(weight, projection, dtype);

@@ -21,6 +21,9 @@ class ElementRandom {
   float of_first_moment(int64_t element) const { return fraction(draw(element) >> 16); }
   float of_second_moment(int64_t element) const { return fraction(draw(element) >> 40); }
 
+  // What they follow from: SplitMix64's seed.
+  uint64_t key() const { return key_; }
+
  private:
   uint64_t draw(int64_t element) const { return SplitMix64::at(key_, static_cast<uint64_t>(element)); }
   static float fraction(uint64_t bits) { return static_cast<float>(bits & 0xffffffu) * 0x1p-24f; }

@@ -17,8 +17,9 @@ namespace {
 
 class LiveTeacher final : public Teacher {
  public:
-  LiveTeacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype)
-      : folder_(std::move(folder)), model_(folder_->config(), dtype, readable_in_file(folder_->table(), dtype)) {
+  LiveTeacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype, at::Device device)
+      : folder_(std::move(folder)),
+        model_(folder_->config(), dtype, readable_in_file(folder_->table(), dtype), device) {
     load_weights(model_, folder_->tensors());
   }
 
@@ -40,10 +41,10 @@ class LiveTeacher final : public Teacher {
 class CachedTeacher final : public Teacher {
  public:
   CachedTeacher(std::unique_ptr<const ModelFolder> folder, std::unique_ptr<const TeacherCache> cache,
-                at::ScalarType dtype)
+                at::ScalarType dtype, at::Device device)
       : folder_(std::move(folder)),
         cache_(std::move(cache)),
-        head_(load_head(folder_->table(), folder_->tensors(), dtype)) {}
+        head_(load_head(folder_->table(), folder_->tensors(), dtype, device)) {}
 
   at::Tensor trained_states(const TrainingBatch& batch) const override { return cache_->states(batch); }
 
@@ -68,22 +69,24 @@ std::unique_ptr<const ModelFolder> open_teacher(const TrainConfig& config, const
   return teacher;
 }
 
-std::unique_ptr<Teacher> run_teacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype) {
-  return std::make_unique<LiveTeacher>(std::move(folder), dtype);
+std::unique_ptr<Teacher> run_teacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype,
+                                     at::Device device) {
+  return std::make_unique<LiveTeacher>(std::move(folder), dtype, device);
 }
 
 std::unique_ptr<Teacher> make_teacher(const TrainConfig& config, const Gemma4Config& student,
                                       const TrainingData& data) {
   auto folder = open_teacher(config, student);
   const at::ScalarType dtype = compute_type(config);
-  if (config.distillation.cache.empty()) return run_teacher(std::move(folder), dtype);
+  const at::Device device = compute_device(config);
+  if (config.distillation.cache.empty()) return run_teacher(std::move(folder), dtype, device);
   if (!std::filesystem::is_regular_file(config.distillation.cache)) {
     fail_usage("distillation.cache: there is no file ", config.distillation.cache,
                "; write it with gemma-qat cache-teacher CONFIG (and the same key=value)");
   }
   auto cache = std::make_unique<const TeacherCache>(config.distillation.cache, teacher_identity(config, *folder, data),
                                                     data.source(), folder->config().hidden_size, dtype);
-  return std::make_unique<CachedTeacher>(std::move(folder), std::move(cache), dtype);
+  return std::make_unique<CachedTeacher>(std::move(folder), std::move(cache), dtype, device);
 }
 
 }  // namespace qat

@@ -27,8 +27,10 @@ class Teacher {
 // (usage) if its vocabulary is not the student's.
 std::unique_ptr<const ModelFolder> open_teacher(const TrainConfig& config, const Gemma4Config& student);
 
-// A model of its own that runs without fake quantization and reads its weights in the folder's files where it can.
-std::unique_ptr<Teacher> run_teacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype);
+// A model of its own that runs without fake quantization and, on the CPU, reads its weights in the folder's files where
+// it can.
+std::unique_ptr<Teacher> run_teacher(std::unique_ptr<const ModelFolder> folder, at::ScalarType dtype,
+                                     at::Device device);
 
 // The teacher of a configuration (automatic values resolved): run beside the student, or with distillation.cache its
 // stored states and its mapped head. Throws Error as open_teacher() does, and (usage) if the cache belongs to something

@@ -121,6 +121,8 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.choice("kv_cache", kv_cache, {"plan", "none", "q8_0", "int8"}, "fake quantization of keys and values");
   visitor.choice("activations", activations, {"plan", "none", "input"},
                  "static int8 ends of linears: as the plan says, none, or inputs only");
+  visitor.field("device", device,
+                "where the model, its optimizer and the teacher live: cpu, cuda or cuda:N (the N-th GPU, from 0)");
   visitor.choice("dtype", dtype, {"auto", "bfloat16", "float32"},
                  "of the forward pass; weights are BF16 numbers either way");
   visitor.choice("objective", objective, {"cross_entropy", "forward_kl", "reverse_kl", "jensen_shannon"},
@@ -207,12 +209,13 @@ bool TrainConfig::computes_in_bfloat16() const {
 #else
   const bool fast = false;
 #endif
-  return dtype == "bfloat16" || (dtype == "auto" && fast);
+  return dtype == "bfloat16" || (dtype == "auto" && (fast || !computes_on_cpu()));
 }
 
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now) {
   static constexpr std::array kFree{"/out",
                                     "/about",
+                                    "/device",
                                     "/sharding",
                                     "/activation_checkpointing",
                                     "/lora/keep_merged",

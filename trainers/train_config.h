@@ -115,6 +115,7 @@ struct TrainConfig {
   std::string plan;
   std::string kv_cache = "plan";
   std::string activations = "plan";
+  std::string device = "cpu";
   std::string dtype = "auto";
   std::string objective = "cross_entropy";
   std::string teacher;
@@ -164,15 +165,17 @@ struct TrainConfig {
   bool changes_weights() const { return !trains_adapters() || lora.through_quantizer; }
   bool distills() const { return objective != "cross_entropy"; }
   bool wants_kl() const { return eval.metric == "kl"; }
-  // The dtype of the forward pass after "auto": BF16 where the processor multiplies it fast (AVX512-BF16, AMX).
+  bool computes_on_cpu() const { return device == "cpu"; }
+  // The dtype of the forward pass after "auto": BF16 on a GPU, and where the processor multiplies it fast (AVX512-BF16,
+  // AMX).
   bool computes_in_bfloat16() const;
 };
 
 // The fields in which a resumed run differs from the one that wrote the state, as "field: before, now", one line each.
-// Free to change are out, about, sharding, activation_checkpointing, lora.keep_merged, optimizer.step_in_backward,
-// quantization.keep, memory_check, steps, threads, tensorboard, checkpoint.every_steps, keep_last and keep_best: they do
-// not change what a step computes
-// (threads may, in the last bits; more steps stretch the rest of the learning-rate schedule).
+// Free to change are out, about, device, sharding, activation_checkpointing, lora.keep_merged,
+// optimizer.step_in_backward, quantization.keep, memory_check, steps, threads, tensorboard, checkpoint.every_steps,
+// keep_last and keep_best: they do not change what a step computes (device and threads may, in the last bits; more
+// steps stretch the rest of the learning-rate schedule).
 std::vector<std::string> changed_fields(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);
 
 }  // namespace qat

@@ -12,6 +12,7 @@
 #include "data/dataset.h"
 #include "data/tokenizer.h"
 #include "gemma4/witness.h"
+#include "trainers/compute_settings.h"
 
 namespace qat {
 
@@ -29,7 +30,7 @@ std::vector<Example> load_files(const std::vector<std::string>& files, const Tok
   return examples;
 }
 
-std::vector<TrainingBatch> all_rows(const std::vector<Example>& examples, int64_t sequence_length) {
+std::vector<TrainingBatch> all_rows(const std::vector<Example>& examples, int64_t sequence_length, at::Device device) {
   BatcherOptions options;
   options.sequence_length = sequence_length;
   options.shuffle = false;
@@ -37,7 +38,7 @@ std::vector<TrainingBatch> all_rows(const std::vector<Example>& examples, int64_
   std::vector<TrainingBatch> rows;
   for (int64_t left = source.rows_in_epoch(); left > 0; --left) {
     const Batch row = source.next();
-    rows.push_back(join_rows({&row, 1}));
+    rows.push_back(join_rows({&row, 1}).to(device));
   }
   return rows;
 }
@@ -64,6 +65,13 @@ std::vector<std::vector<int32_t>> first_tokens(const std::vector<Example>& examp
 
 at::Tensor TrainingBatch::trained_positions() const { return at::nonzero(targets >= 0).flatten(); }
 
+TrainingBatch TrainingBatch::to(at::Device device) const {
+  TrainingBatch moved = *this;
+  moved.input.tokens = input.tokens.to(device);
+  moved.targets = targets.to(device);
+  return moved;
+}
+
 TrainingBatch join_rows(std::span<const Batch> rows) {
   int64_t total = 0;
   for (const Batch& row : rows) total += std::ssize(row.tokens);
@@ -88,7 +96,10 @@ TrainingBatch join_rows(std::span<const Batch> rows) {
 }
 
 TrainingData::TrainingData(const TrainConfig& config, const Gemma4Config& model, const ProcessGroup& group)
-    : micro_batch_sequences_(config.micro_batch_sequences), rank_(group.rank()), processes_(group.size()) {
+    : micro_batch_sequences_(config.micro_batch_sequences),
+      rank_(group.rank()),
+      processes_(group.size()),
+      device_(compute_device(config)) {
   const std::filesystem::path folder(config.model);
   const Tokenizer tokenizer = Tokenizer::load(folder / "tokenizer.json");
   const auto chat_template = load_chat_template(folder, config.data.chat_template);
@@ -98,7 +109,7 @@ TrainingData::TrainingData(const TrainConfig& config, const Gemma4Config& model,
   std::vector<Example> train = load_files(config.data.train, tokenizer, options, 0);
   const std::vector<Example> eval = load_files(config.data.eval, tokenizer, options, config.eval.documents);
   witness_prompts_ = first_tokens(eval.empty() ? train : eval, config.checkpoint.witness_prompts);
-  if (!eval.empty()) held_out_ = share_of(all_rows(eval, config.sequence_length), group);
+  if (!eval.empty()) held_out_ = share_of(all_rows(eval, config.sequence_length, device_), group);
 
   BatcherOptions batcher;
   batcher.sequence_length = config.sequence_length;
@@ -115,7 +126,7 @@ TrainingBatch TrainingData::next() {
       if (rank == rank_) rows.push_back(std::move(row));
     }
   }
-  return join_rows(rows);
+  return join_rows(rows).to(device_);
 }
 
 std::vector<TrainingBatch> TrainingData::first_rows(int64_t count) {
@@ -124,7 +135,7 @@ std::vector<TrainingBatch> TrainingData::first_rows(int64_t count) {
   std::vector<TrainingBatch> rows;
   for (int64_t left = std::min(count, source_->rows_in_epoch()); left > 0; --left) {
     const Batch row = source_->next();
-    rows.push_back(join_rows({&row, 1}));
+    rows.push_back(join_rows({&row, 1}).to(device_));
   }
   source_->seek(before);
   return rows;

@@ -25,14 +25,16 @@ struct TrainingBatch {
   int64_t tokens() const { return input.tokens.numel(); }
   // int64 [trained_tokens]: where the loss counts.
   at::Tensor trained_positions() const;
+  TrainingBatch to(at::Device device) const;
 };
 
-// Rows one after another; documents stay apart.
+// Rows one after another; documents stay apart. On the CPU.
 TrainingBatch join_rows(std::span<const Batch> rows);
 
 class TrainingData {
  public:
-  // Reads and tokenizes all files. Throws Error with file and line for a bad one, and for data without a trained token.
+  // Reads and tokenizes all files; batches lie on config.device. Throws Error with file and line for a bad one, and for
+  // data without a trained token.
   TrainingData(const TrainConfig& config, const Gemma4Config& model, const ProcessGroup& group = {});
 
   // The next micro_batch_sequences rows of this process; those of all processes follow each other in the order of
@@ -53,6 +55,7 @@ class TrainingData {
  private:
   int64_t micro_batch_sequences_;
   int64_t rank_, processes_;
+  at::Device device_;
   std::unique_ptr<BatchSource> source_;
   std::vector<TrainingBatch> held_out_;
   std::vector<std::vector<int32_t>> witness_prompts_;

@@ -12,8 +12,8 @@ class SplitMix64 {
   explicit SplitMix64(uint64_t seed) : state_(seed) {}
   uint64_t next() {
     uint64_t z = (state_ += kIncrement);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z = (z ^ (z >> 30)) * kFirstFactor;
+    z = (z ^ (z >> 27)) * kSecondFactor;
     return z ^ (z >> 31);
   }
   // The number that next() gives for the index-th time, counted from 0, after this seed: no need to draw those before.
@@ -29,9 +29,12 @@ class SplitMix64 {
   double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
   uint64_t state() const { return state_; }
 
- private:
+  // Its constants, for who draws many numbers at once in operations of another library.
   static constexpr uint64_t kIncrement = 0x9e3779b97f4a7c15u;
+  static constexpr uint64_t kFirstFactor = 0xbf58476d1ce4e5b9u;
+  static constexpr uint64_t kSecondFactor = 0x94d049bb133111ebu;
 
+ private:
   uint64_t state_;
 };
 

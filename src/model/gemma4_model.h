@@ -125,8 +125,9 @@ void load_weights(Gemma4Model& model, const TensorSource& source,
                   const std::function<void(const WeightSpec&, Projection&)>& loaded = {});
 
 // The head of a model without the rest. Its weight lies in the mapped file, which must stay open, where that has this
-// dtype; else it is a converted copy. Throws Error as load_weights() does, but does not look for NaN and Inf.
-Projection load_head(const WeightTable& table, const TensorSource& source, at::ScalarType dtype);
+// dtype and the device is the CPU; else it is a copy. Throws Error as load_weights() does, but does not look for NaN
+// and Inf.
+Projection load_head(const WeightTable& table, const TensorSource& source, at::ScalarType dtype, at::Device device);
 
 // Random initial weights as in transformers: normal(0, 0.02) for matrices and tables, 1 (0 with norm_offset 1) for
 // norms, 1 for scales, zero for the pad row. Seeded.

@@ -74,11 +74,11 @@ void load_weights(Gemma4Model& model, const TensorSource& source,
   }
 }
 
-Projection load_head(const WeightTable& table, const TensorSource& source, at::ScalarType dtype) {
+Projection load_head(const WeightTable& table, const TensorSource& source, at::ScalarType dtype, at::Device device) {
   const WeightSpec& spec = table.head();
   Projection head;
   head.name = spec.name;
-  head.weight = mapped_tensor(MasterWeights(table, source).of(spec)).to(dtype);
+  head.weight = mapped_tensor(MasterWeights(table, source).of(spec)).to(device, dtype);
   return head;
 }
 
