@@ -3,16 +3,19 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "core/random.h"
 #include "fake_quant/tensor_values.h"
 #include "trainers/moment_codec.h"
+#include "trainers/rounding_in_aten.h"
 
 namespace qat {
 namespace {
@@ -118,6 +121,28 @@ TEST(StochasticRounding, IsUnbiasedAndKeepsBf16Numbers) {
     EXPECT_EQ(to_float(round_stochastically(kept, 0xffff)), kept);
   }
   EXPECT_TRUE(std::isnan(to_float(round_stochastically(std::numeric_limits<float>::quiet_NaN(), 0xffff))));
+}
+
+// The operations of other devices, on the CPU: more values than one piece of theirs.
+TEST(StochasticRounding, InAtenOperationsGivesTheSameBits) {
+  const ElementRandom random(kSeed, 5, "layers.0.mlp.up_proj.weight");
+  constexpr int64_t kValues = (int64_t{1} << 22) + 1000;
+  SplitMix64 numbers(kSeed);
+  const at::Tensor values = at::empty({2, kValues / 2}, at::kFloat);
+  // Any bits: of every size and sign, no numbers and infinite ones too.
+  for (float& value : values_of<float>(values)) value = std::bit_cast<float>(static_cast<uint32_t>(numbers.next()));
+  const at::Tensor rounded = round_stochastically_in_aten(values, random);
+  ASSERT_EQ(rounded.sizes(), values.sizes());
+  const auto inputs = values_of<const float>(values);
+  const auto results = values_of<const BFloat16>(rounded);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const BFloat16 wanted = round_stochastically(inputs[i], random.of_master(static_cast<int64_t>(i)));
+    if (std::isnan(inputs[i])) {
+      ASSERT_TRUE(std::isnan(to_float(results[i]))) << i;
+    } else {
+      ASSERT_EQ(results[i].bits, wanted.bits) << i << " " << inputs[i];
+    }
+  }
 }
 
 TEST(StochasticRounding, RandomNumbersFollowFromSeedStepWeightAndElement) {
