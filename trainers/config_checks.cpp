@@ -278,7 +278,7 @@ void check_evaluation(const TrainConfig& config, Checker& check) {
   if (!config.eval.reference.empty() && !config.wants_kl()) check.add("eval.reference: needs eval.metric = kl");
   if (!config.wants_kl()) return;
   if (config.data.eval.empty()) check.add("eval.metric: kl needs data.eval");
-  if (config.initialize == "random" && config.eval.reference.empty()) {
+  if (config.initialize == "random" && config.kl_reference().empty()) {
     check.add("eval.metric: kl to random weights says nothing; use loss, or name a model as eval.reference");
   }
 }

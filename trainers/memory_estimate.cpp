@@ -170,7 +170,7 @@ class Estimator {
       bytes += runs ? value_ * converted + 2 * readable : value_ * (copies_head ? table.head().elements() : 0);
     }
     const bool measures_kl = config_.wants_kl() && config_.eval.every_steps > 0;
-    const bool has_head = in_file(head()) && config_.eval.reference.empty();
+    const bool has_head = in_file(head()) && config_.kl_reference().empty();
     if (measures_kl && !has_head) bytes += 2 * head().elements();
     return bytes;
   }

@@ -32,12 +32,13 @@ std::string without_place(const TrainConfig& config) {
 std::optional<ReferenceStates> make_reference(const TrainConfig& config, const Gemma4Model& model,
                                               const TrainingData& data, ProcessGroup& group) {
   if (!config.wants_kl() || config.eval.every_steps == 0) return std::nullopt;
-  if (config.eval.reference.empty()) {
+  const std::string path = config.kl_reference();
+  if (path.empty()) {
     return ReferenceStates(model, data.held_out(), /*keeps_head=*/!model.head().weight.requires_grad(), group);
   }
-  const ModelFolder folder(config.eval.reference);
+  const ModelFolder folder(path);
   if (folder.config().vocabulary_size != model.config().vocabulary_size) {
-    fail_usage("eval.reference: ", config.eval.reference, " has ", folder.config().vocabulary_size,
+    fail_usage("eval.reference: ", path, " has ", folder.config().vocabulary_size,
                " tokens, the model ", model.config().vocabulary_size);
   }
   Gemma4Model reference(folder.config(), model.dtype(), readable_in_file(folder.table(), model.dtype()),

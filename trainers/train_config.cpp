@@ -101,7 +101,9 @@ void EvaluationConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("every_steps", every_steps, "optimizer steps between evaluations; 0: never");
   visitor.field("documents", documents, "held-out documents used; 0: all");
   visitor.choice("metric", metric, {"loss", "kl"}, "what decides which checkpoint is best");
-  visitor.field("reference", reference, "model folder that KL is measured to; empty: the model the run starts from");
+  visitor.field("reference", reference,
+                "model folder that KL is measured to; empty: the teacher that is named, else the model the run starts "
+                "from");
 }
 
 void CheckpointConfig::visit_fields(FieldVisitor& visitor) {

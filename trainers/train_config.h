@@ -165,6 +165,8 @@ struct TrainConfig {
   bool changes_weights() const { return !trains_adapters() || lora.through_quantizer; }
   bool distills() const { return objective != "cross_entropy"; }
   bool wants_kl() const { return eval.metric == "kl"; }
+  // Folder of the model that KL is measured to; empty: the model that the run starts from.
+  std::string kl_reference() const { return eval.reference.empty() && distills() ? teacher : eval.reference; }
   bool computes_on_cpu() const { return device == "cpu"; }
   // The dtype of the forward pass after "auto": BF16 on a GPU, and where the processor multiplies it fast (AVX512-BF16,
   // AMX).

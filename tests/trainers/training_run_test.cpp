@@ -244,6 +244,12 @@ TEST(TrainingRunTest, KlIsMeasuredToTheStartingModelAndToANamedOne) {
   named.insert(named.end(), {"plan=", "kv_cache=none"});
   ASSERT_EQ(train(run.config("named", named)), 0);
   EXPECT_NEAR(kl_at("named", 0), kl_at("plain", 6), 0.5 * kl_at("plain", 6));
+  // A teacher is what KL is measured to unless another model is named.
+  auto taught = common;
+  taught.insert(taught.end(), {"objective=forward_kl", "teacher=" + (run.folder("plain") / "checkpoint").string(),
+                               "plan=", "kv_cache=none"});
+  ASSERT_EQ(train(run.config("taught", taught)), 0);
+  EXPECT_EQ(kl_at("taught", 0), kl_at("named", 0));
 }
 
 TEST(TrainingRunTest, FrozenWeightsStayAndTheOthersMove) {
