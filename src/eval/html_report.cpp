@@ -22,6 +22,7 @@ constexpr const char* kStyle = R"(
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.55 system-ui, "Segoe UI", sans-serif; }
 main { max-width: 75rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
+h1, h2, p { overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 0.75rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 0.75rem; }
 p { max-width: 46rem; margin: 0.5rem 0; color: var(--quiet); }

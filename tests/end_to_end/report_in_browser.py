@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Opens the reports of a comparison and of a training run in headless Chromium, at desktop and phone width, light and dark.
+"""Opens the reports of a training run, a comparison and a sensitivity analysis in headless Chromium, at desktop and phone width, light and dark.
 Skipped (77) without a browser (scripts/setup --clients installs one).
 
 usage: report_in_browser.py GEMMA_QAT_PROGRAM [--screenshots FOLDER]
@@ -122,6 +122,14 @@ def make_comparison_report(program, folder):
     return report
 
 
+def make_sensitivity_report(program, folder):
+    """Which parts of the quickstart's model suffer, on the comparison's chats."""
+    report = folder / "sensitivity.html"
+    run(program, "compare", "--sensitivity", SOURCE / "examples/quickstart/model", "--plan", "q4_0", "--data", folder / "chats.jsonl",
+        "--rows", 1, "--sequence-length", 128, "--report", report)
+    return report
+
+
 def faults_of(facts, scheme, complaints, requests):
     """What is wrong with the page, in words."""
     faults = [f"console: {complaint}" for complaint in complaints]
@@ -196,7 +204,8 @@ def main():
         arguments.screenshots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="gemma-qat-") as name:
         folder = pathlib.Path(name)
-        reports = {"run": make_run_report(arguments.program, folder), "comparison": make_comparison_report(arguments.program, folder)}
+        reports = {name: make(arguments.program, folder) for name, make in (
+            ("run", make_run_report), ("comparison", make_comparison_report), ("sensitivity", make_sensitivity_report))}
         with Browser(program) as browser:
             check_that_faults_are_found(browser, folder)
         faults = []
