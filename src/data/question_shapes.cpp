@@ -1,3 +1,6 @@
+#include <locale.h>
+#include <wctype.h>
+
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -81,14 +84,18 @@ std::string clean_hellaswag(const std::string& raw) {
   return text;
 }
 
-// Python's str.capitalize(), of ASCII letters.
-std::string capitalized(std::string text) {
-  const auto is_between = [](char c, char low, char high) { return c >= low && c <= high; };
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (i == 0 && is_between(text[i], 'a', 'z')) text[i] = static_cast<char>(text[i] - 'a' + 'A');
-    if (i > 0 && is_between(text[i], 'A', 'Z')) text[i] = static_cast<char>(text[i] - 'A' + 'a');
+// Python's str.capitalize(), but for the few letters whose other case is more than one letter.
+std::string capitalized(const std::string& text) {
+  static const locale_t kUnicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+  QAT_CHECK(kUnicode != nullptr);
+  std::string result;
+  for (size_t i = 0; i < text.size();) {
+    const CodePoint point = code_point_at(text, i);
+    const auto letter = static_cast<wint_t>(point.value);
+    append_utf8(result, static_cast<char32_t>(i == 0 ? towupper_l(letter, kUnicode) : towlower_l(letter, kUnicode)));
+    i += point.length;
   }
-  return text;
+  return result;
 }
 
 MultipleChoiceQuestion read_hellaswag(const ordered_json& line) {

@@ -25,6 +25,15 @@ TEST(Question, AnswersInEverySpelling) {
   EXPECT_EQ(read(R"({"ctx": "q", "endings": ["a", "b", "c"], "label": " c "})").answer, 2);
 }
 
+// HellaSwag's second part, as Python's str.capitalize() has it.
+TEST(Question, CapitalsAreThoseOfEveryAlphabet) {
+  const auto question = read(
+      R"({"activity_label": "l", "ctx_a": "a.", "ctx_b": "\u00e9T\u00c9 \u0416\u0401 B", "endings": ["a", "b"], "label": 0})");
+  EXPECT_EQ(question.question, "l: a. \u00c9t\u00e9 \u0436\u0451 b");
+  EXPECT_EQ(read(R"({"activity_label": "l", "ctx_a": "a", "ctx_b": "", "endings": ["a", "b"], "label": 0})").question,
+            "l: a");
+}
+
 TEST(Question, FaultsAreNamed) {
   const std::vector<std::pair<const char*, std::vector<std::string>>> lines = {
       {R"({"choices": ["a", "b"], "answer": 0})", {"question, query, ctx"}},
