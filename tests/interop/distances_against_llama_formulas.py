@@ -5,8 +5,8 @@ Usage: distances_against_llama_formulas.py GEMMA_QAT [MODEL_FOLDER] [--documents
 
 The reference is the folder (default: the quickstart's base model), the model a copy with noise on its matrices. The formulas
 are transcribed in numpy, with what llama-perplexity does to the reference on its way through a file: log-probabilities in
-65,535 steps over the range down to 16 below the largest, and no summand for tokens below that. Counted are all tokens of
-windows that begin with <bos>; llama-perplexity itself would count each window's second half.
+65,535 steps over the range down to 16 below the largest, and no summand for tokens below that. The texts are drawn from the
+reference. Counted are all tokens of windows that begin with <bos>; llama-perplexity itself would count each window's second half.
 Wanted: everything within 1e-3 (relative for perplexity and mean KL). Exit code 1 if not, 77 without transformers or torch.
 """
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-from benchmark_items import ROOT, Texts, write_lines
+from benchmark_items import ROOT, write_lines
 
 WINDOW = 64
 NEAR = 1e-3
@@ -66,21 +66,32 @@ def formulas(logits, reference_logits, correct):
     return -own[correct], -base[correct], divergence, change, own.argmax() == base.argmax()
 
 
-def windows_of(tokens, bos):
-    for begin in range(0, len(tokens), WINDOW - 1):
-        yield [bos, *tokens[begin:begin + WINDOW - 1]]
-
-
-def wanted_figures(folders, documents):
-    import numpy
-    import tokenizers
+def open_model(folder):
     import torch
     import transformers
-    models = [transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in folders]
-    tokenizer = tokenizers.Tokenizer.from_file(f"{folders[0]}/tokenizer.json")
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def drawn_texts(model, tokenizer, count, seed):
+    import torch
+    torch.manual_seed(seed)
+    begin = torch.full((count, 1), tokenizer.token_to_id("<bos>"))
+    drawn = model.generate(begin, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=200, min_new_tokens=20)
+    return [tokenizer.decode(row.tolist()) for row in drawn]
+
+
+def windows_of(text, tokenizer):
+    tokens = [*tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.token_to_id("<eos>")]
+    for begin in range(0, len(tokens), WINDOW - 1):
+        yield [tokenizer.token_to_id("<bos>"), *tokens[begin:begin + WINDOW - 1]]
+
+
+def wanted_figures(models, tokenizer, documents):
+    import numpy
+    import torch
     rows = []
     for text in documents:
-        for window in windows_of(tokenizer.encode(text, add_special_tokens=False).ids, models[0].config.bos_token_id):
+        for window in windows_of(text, tokenizer):
             with torch.inference_mode():
                 reference, own = [model(torch.tensor([window])).logits[0].numpy() for model in models]
             rows += [formulas(own[i], reference[i], window[i + 1]) for i in range(len(window) - 1)]
@@ -110,6 +121,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     arguments = parser.parse_args()
     try:
+        import tokenizers
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
@@ -118,11 +130,12 @@ def main():
 
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        texts = Texts(arguments.seed)
-        documents = [texts.phrase(20, 90) for _ in range(arguments.documents)]
-        data = write_lines(scratch / "texts.jsonl", [{"text": text} for text in documents])
         noisy = noisy_copy(arguments.folder, scratch / "noisy", arguments.noise, arguments.seed)
-        wanted = wanted_figures([arguments.folder, noisy], documents)
+        models = [open_model(arguments.folder), open_model(noisy)]
+        tokenizer = tokenizers.Tokenizer.from_file(f"{arguments.folder}/tokenizer.json")
+        documents = drawn_texts(models[0], tokenizer, arguments.documents, arguments.seed)
+        data = write_lines(scratch / "texts.jsonl", [{"text": text} for text in documents])
+        wanted = wanted_figures(models, tokenizer, documents)
         found = our_figures(arguments.program, arguments.folder, noisy, data)
     wrong = 0
     print(f"seed {arguments.seed}: {wanted['tokens']} positions")
