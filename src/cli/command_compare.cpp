@@ -74,9 +74,21 @@ Files load_files(const OpenedModel& opened, const Inputs& inputs) {
   return files;
 }
 
+// What the reference answers, made once for all models.
+struct Greedy {
+  std::vector<std::vector<int32_t>> prompts;
+  std::vector<std::vector<int32_t>> continuations;
+};
+
+Greedy answers_of(OpenedModel& reference, const std::vector<Example>& documents, const Inputs& inputs) {
+  Greedy greedy{prompts_of(documents, inputs.prompts), {}};
+  greedy.continuations = greedy_continuations(*reference.model, greedy.prompts, inputs.max_new, reference.stop_tokens);
+  return greedy;
+}
+
 // `files` are tokenized for the reference. Appends what was measured of each document and question to `items`.
 MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel& reference, const Files& files,
-                            const Inputs& inputs, std::string& items) {
+                            const Greedy& greedy, const Inputs& inputs, std::string& items) {
   std::fprintf(stderr, "measuring %s (%s)\n", named.name.c_str(), named.path.c_str());
   MeasuredModel model;
   model.name = named.name;
@@ -98,13 +110,10 @@ MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel
     items += choice_items(model.choices, inputs.questions, named.name);
   }
   if (inputs.prompts == 0 || model.own_tokenizer) return model;
-  if (&opened == &reference) {
-    model.greedy_agreement = 1;
-  } else {
-    const auto prompts = prompts_of(files.front(), inputs.prompts);
-    model.greedy_agreement = agreement_share(
-        greedy_agreement(*opened.model, *reference.model, prompts, inputs.max_new, reference.stop_tokens));
-  }
+  model.greedy_agreement =
+      &opened == &reference
+          ? 1.0
+          : agreement_share(greedy_agreement(*opened.model, greedy.prompts, greedy.continuations));
   return model;
 }
 
@@ -226,6 +235,7 @@ int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin
   const ModelOptions model_options = read_model_options(parsed.options);
   const Named first = parse_named(parsed.positional[0]);
   OpenedModel reference = open_model(first.path, model_options);
+  remember_passes(reference);
   for (const std::string& file : inputs.data) warn(check_data(file, inputs.measure));
   if (!inputs.questions.empty()) {
     warn(check_data(inputs.questions, inputs.measure));
@@ -234,14 +244,16 @@ int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin
 
   const Files files = load_files(reference, inputs);
   std::string items;
-  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, inputs, items)};
+  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, {}, inputs, items)};
   const auto few = document_warnings(models[0].text);
   print_warnings(few);
   warn(few);
+  Greedy greedy;
+  if (parsed.positional.size() > 1) greedy = answers_of(reference, files.front(), inputs);
   for (size_t i = 1; i < parsed.positional.size(); ++i) {
     const Named named = parse_named(parsed.positional[i]);
     OpenedModel opened = open_model(named.path, model_options);
-    models.push_back(measure_model(named, opened, reference, files, inputs, items));
+    models.push_back(measure_model(named, opened, reference, files, greedy, inputs, items));
     if (models.back().own_tokenizer) warn({tokenizer_warning(models.back(), first.name)});
   }
   if (!inputs.items.empty()) write_file(inputs.items, items);

@@ -177,6 +177,7 @@ std::string best_method(const ComparisonConfig& config) {
   }
   nlohmann::ordered_json figures;
   OpenedModel reference = open_model(config.reference(), {});
+  remember_passes(reference);
   MeasureOptions options;
   options.documents = config.documents;
   options.max_tokens = config.max_tokens;

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/terminal.h"
+#include "eval/remembered_rows.h"
 
 namespace qat {
 
@@ -113,6 +114,11 @@ std::vector<ProblemResult> measure_problems(OpenedModel& opened, const std::stri
   int64_t last = 0;
   return measure_problems(*opened.model, tokenizer, problems, prompts,
                           {options.max_new, opened.stop_tokens, advance(progress, last)});
+}
+
+void remember_passes(OpenedModel& reference) {
+  constexpr int64_t kMostBytes = int64_t{1} << 30;
+  reference.model = remember_hidden_rows(std::move(reference.model), kMostBytes);
 }
 
 bool same_tokens(const OpenedModel& a, const OpenedModel& b) {

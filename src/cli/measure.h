@@ -40,6 +40,9 @@ std::vector<ChoiceResult> measure_questions(OpenedModel& opened, const std::stri
 std::vector<ProblemResult> measure_problems(OpenedModel& opened, const std::string& data,
                                             const MeasureOptions& options);
 
+// Keeps what a reference makes of documents (1 GiB at most), for models that are measured against it one after another.
+void remember_passes(OpenedModel& reference);
+
 // Whether every id means the same to both. Models without a tokenizer are taken to agree.
 bool same_tokens(const OpenedModel& a, const OpenedModel& b);
 

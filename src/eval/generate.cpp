@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "eval/logit_rows.h"
 #include "eval/logits.h"
 
 namespace qat {
@@ -22,6 +23,25 @@ void check_finite(std::span<const float> logits, size_t position) {
   fail("the model's logits after ", position,
        " tokens are not finite: its weights or scales hold NaN or infinity, or "
        "its arithmetic overflowed; try --dtype float32");
+}
+
+// Follows each continuation up to the first token that the model would not have chosen.
+void count_agreeing(LanguageModel& model, std::span<const BatchSequence> batch, std::span<const size_t> prompt_of_row,
+                    std::span<const std::vector<int32_t>> prompts, std::span<const std::vector<int32_t>> continuations,
+                    std::vector<GreedyAgreement>& results) {
+  const auto vocabulary = static_cast<size_t>(model.vocabulary_size());
+  size_t place = 0;  // in the continuation
+  visit_logits(model, model.hidden_rows(batch), [&](size_t first, std::span<const float> logits) {
+    for (size_t i = 0; i < logits.size() / vocabulary; ++i) {
+      const size_t prompt = prompt_of_row[first + i];
+      place = first + i > 0 && prompt_of_row[first + i - 1] == prompt ? place + 1 : 0;
+      GreedyAgreement& result = results[prompt];
+      if (result.agreeing != static_cast<int64_t>(place)) continue;
+      const auto row = logits.subspan(i * vocabulary, vocabulary);
+      check_finite(row, prompts[prompt].size() + place);
+      if (greedy_token(row) == continuations[prompt][place]) ++result.agreeing;
+    }
+  });
 }
 
 }  // namespace
@@ -49,26 +69,41 @@ std::vector<GeneratedStep> generate(LanguageModel& model, std::span<const int32_
   }
 }
 
-std::vector<GreedyAgreement> greedy_agreement(LanguageModel& model, LanguageModel& reference,
-                                              std::span<const std::vector<int32_t>> prompts, int64_t max_new,
-                                              std::span<const int32_t> stop_tokens) {
+std::vector<std::vector<int32_t>> greedy_continuations(LanguageModel& reference,
+                                                       std::span<const std::vector<int32_t>> prompts, int64_t max_new,
+                                                       std::span<const int32_t> stop_tokens) {
   GenerateOptions options;
   options.max_new = max_new;
   options.stop_tokens.assign(stop_tokens.begin(), stop_tokens.end());
-  std::vector<GreedyAgreement> results;
-  results.reserve(prompts.size());
+  std::vector<std::vector<int32_t>> continuations;
   for (const std::vector<int32_t>& prompt : prompts) {
-    const std::vector<GeneratedStep> wanted = generate(reference, prompt, options);
-    // Up to its first difference, feeding the model the reference's tokens is feeding it its own.
-    GreedyAgreement result{static_cast<int64_t>(wanted.size()), 0};
-    const auto session = model.start();
-    std::span<const float> logits = session->append(prompt);
-    for (const GeneratedStep& step : wanted) {
-      check_finite(logits, prompt.size() + static_cast<size_t>(result.agreeing));
-      if (greedy_token(logits) != step.token) break;
-      if (++result.agreeing < result.tokens) logits = session->append(std::span(&step.token, 1));
+    auto& tokens = continuations.emplace_back();
+    for (const GeneratedStep& step : generate(reference, prompt, options)) tokens.push_back(step.token);
+  }
+  return continuations;
+}
+
+std::vector<GreedyAgreement> greedy_agreement(LanguageModel& model, std::span<const std::vector<int32_t>> prompts,
+                                              std::span<const std::vector<int32_t>> continuations) {
+  QAT_CHECK(prompts.size() == continuations.size());
+  std::vector<GreedyAgreement> results;
+  while (results.size() < prompts.size()) {
+    std::vector<BatchSequence> batch;
+    std::vector<size_t> prompt_of_row;
+    for (int64_t tokens = 0; results.size() < prompts.size() && tokens < kBatchTokens;) {
+      const size_t prompt = results.size();
+      const std::vector<int32_t>& continuation = continuations[prompt];
+      results.push_back({static_cast<int64_t>(continuation.size()), 0});
+      if (continuation.empty()) continue;
+      BatchSequence& sequence = batch.emplace_back(BatchSequence{prompts[prompt], {}, std::nullopt});
+      for (size_t i = 0; i < continuation.size(); ++i) {
+        sequence.wanted.push_back(static_cast<int64_t>(prompts[prompt].size() + i) - 1);
+        prompt_of_row.push_back(prompt);
+      }
+      sequence.tokens.insert(sequence.tokens.end(), continuation.begin(), continuation.end() - 1);
+      tokens += static_cast<int64_t>(sequence.tokens.size());
     }
-    results.push_back(result);
+    if (!batch.empty()) count_agreeing(model, batch, prompt_of_row, prompts, continuations, results);
   }
   return results;
 }

@@ -39,10 +39,14 @@ struct GreedyAgreement {
   int64_t agreeing = 0;
 };
 
-// One entry per prompt. The reference makes at most `max_new` tokens and stops after a stop token.
-std::vector<GreedyAgreement> greedy_agreement(LanguageModel& model, LanguageModel& reference,
-                                              std::span<const std::vector<int32_t>> prompts, int64_t max_new,
-                                              std::span<const int32_t> stop_tokens);
+// What the reference goes on to say after each prompt: at most `max_new` tokens, ending after a stop token.
+std::vector<std::vector<int32_t>> greedy_continuations(LanguageModel& reference,
+                                                       std::span<const std::vector<int32_t>> prompts, int64_t max_new,
+                                                       std::span<const int32_t> stop_tokens);
+// One entry per prompt. Up to the first difference, reading the reference's tokens is reading the model's own: nothing
+// is generated, and many prompts are read together.
+std::vector<GreedyAgreement> greedy_agreement(LanguageModel& model, std::span<const std::vector<int32_t>> prompts,
+                                              std::span<const std::vector<int32_t>> continuations);
 
 // Agreeing tokens over all tokens.
 double agreement_share(std::span<const GreedyAgreement> prompts);

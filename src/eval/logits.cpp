@@ -6,21 +6,22 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "eval/row_kernels.h"
 
 namespace qat {
 
 double log_sum_exp(std::span<const float> logits) {
   QAT_CHECK(!logits.empty());
-  const double largest = *std::max_element(logits.begin(), logits.end());
+  const double largest = kernels::largest_logit(logits);
   if (!std::isfinite(largest)) return std::numeric_limits<double>::quiet_NaN();
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - largest);
-  return largest + std::log(sum);
+  return largest + std::log(kernels::sum_of_exponentials(logits, largest));
 }
 
 int32_t greedy_token(std::span<const float> logits) {
   QAT_CHECK(!logits.empty());
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  const float largest = kernels::largest_logit(logits);
+  const auto found = std::ranges::find(logits, largest);
+  return found == logits.end() ? 0 : static_cast<int32_t>(found - logits.begin());
 }
 
 std::vector<std::pair<int32_t, float>> top_log_probabilities(std::span<const float> logits, int64_t count) {

@@ -11,7 +11,7 @@ namespace qat {
 // log(sum(exp(logit))) of a row. Not finite if a logit is NaN or +infinity; callers report that as the model's failure.
 double log_sum_exp(std::span<const float> logits);
 
-// The token of the largest logit; on ties the smallest id, as numpy.argmax and llama.cpp choose.
+// The token of the largest logit; on ties the smallest id, as numpy.argmax and llama.cpp choose. 0 if a logit is NaN.
 int32_t greedy_token(std::span<const float> logits);
 
 // The `count` most likely tokens (id, log-probability), most likely first, ties by id. Fewer if the vocabulary is

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <iterator>
 #include <string>
 #include <utility>
 
 #include "core/error.h"
 #include "data/dataset.h"
+#include "eval/logit_rows.h"
 #include "eval/logits.h"
 
 namespace qat {
@@ -35,40 +36,103 @@ void check_item(const ChoiceItem& item, int64_t vocabulary) {
   }
 }
 
-// What the model reads to score a choice: everything but its last token. Choices of one token (letters) share it.
-std::map<std::vector<int32_t>, std::vector<size_t>> choices_by_input(const ChoiceItem& item) {
-  std::map<std::vector<int32_t>, std::vector<size_t>> inputs;
-  for (size_t choice = 0; choice < item.choices.size(); ++choice) {
-    const std::vector<int32_t>& tokens = item.choices[choice].tokens;
-    std::vector<int32_t> input = item.context;
-    input.insert(input.end(), tokens.begin(), tokens.end() - 1);
-    inputs[std::move(input)].push_back(choice);
+// Tokens that all choices begin with before any of them is scored (sentences that differ in a word).
+size_t common_given_tokens(const ChoiceItem& item) {
+  const std::vector<int32_t>& first = item.choices.front().tokens;
+  size_t common = static_cast<size_t>(item.choices.front().given);
+  for (const ChoiceContinuation& choice : item.choices) {
+    common = std::min(common, static_cast<size_t>(choice.given));
+    const auto end =
+        std::mismatch(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(common), choice.tokens.begin()).first;
+    common = static_cast<size_t>(end - first.begin());
   }
-  return inputs;
+  return common;
 }
 
-std::vector<double> score_choices(LanguageModel& model, const ChoiceItem& item) {
-  const auto vocabulary = static_cast<size_t>(model.vocabulary_size());
-  std::vector<double> scores(item.choices.size(), 0.0);
-  for (const auto& [input, choices] : choices_by_input(item)) {
-    auto row = input.size();  // of item.choices[…].tokens: the token that the row predicts
-    for (const size_t choice : choices) row = std::min(row, static_cast<size_t>(item.choices[choice].given));
-    const auto first_row = static_cast<int64_t>(item.context.size() + row) - 1;
-    model.evaluate(input, first_row, [&](int64_t, std::span<const float> logits) {
-      for (size_t offset = 0; offset < logits.size(); offset += vocabulary, ++row) {
-        const std::span<const float> values = logits.subspan(offset, vocabulary);
-        const double normalisation = log_sum_exp(values);
-        for (const size_t choice : choices) {
-          if (static_cast<int64_t>(row) < item.choices[choice].given) continue;
-          const auto token = static_cast<size_t>(item.choices[choice].tokens[row]);
-          scores[choice] += static_cast<double>(values[token]) - normalisation;
-        }
+// Questions that are read together: what a question's choices have in common once, then the choices after it.
+class ChoiceBatch {
+ public:
+  int64_t tokens() const { return tokens_; }
+  int64_t items() const { return items_; }
+
+  void add(const ChoiceItem& item) {
+    const size_t common = common_given_tokens(item);
+    const auto begin_of = [&](const ChoiceContinuation& choice) {
+      return choice.tokens.begin() + static_cast<std::ptrdiff_t>(common);
+    };
+    const size_t root = sequences_.size();
+    BatchSequence shared{item.context, {}, std::nullopt};
+    shared.tokens.insert(shared.tokens.end(), item.choices.front().tokens.begin(), begin_of(item.choices.front()));
+    const auto scored_at_once = [&](const ChoiceContinuation& choice) {
+      return static_cast<size_t>(choice.given) == common;
+    };
+    if (std::ranges::any_of(item.choices, scored_at_once)) {
+      shared.wanted = {static_cast<int64_t>(shared.tokens.size()) - 1};
+      for (size_t choice = 0; choice < item.choices.size(); ++choice) {
+        if (scored_at_once(item.choices[choice])) score(choice, *begin_of(item.choices[choice]));
+      }
+      ++rows_;
+    }
+    push(std::move(shared));
+    for (size_t choice = 0; choice < item.choices.size(); ++choice) {
+      const ChoiceContinuation& continuation = item.choices[choice];
+      // The last token is predicted, not read.
+      BatchSequence own{{begin_of(continuation), continuation.tokens.end() - 1}, {}, root};
+      if (own.tokens.empty()) continue;
+      for (size_t i = std::max(static_cast<size_t>(continuation.given), common + 1); i < continuation.tokens.size();
+           ++i) {
+        own.wanted.push_back(static_cast<int64_t>(i - common) - 1);
+        score(choice, continuation.tokens[i]);
+        ++rows_;
+      }
+      push(std::move(own));
+    }
+    ++items_;
+  }
+
+  // Per item, the summed log-probabilities of its choices; `items` are those that were added.
+  std::vector<std::vector<double>> scores(LanguageModel& model, std::span<const ChoiceItem> items) const {
+    std::vector<std::vector<double>> scores;
+    for (const ChoiceItem& item : items) scores.emplace_back(item.choices.size(), 0.0);
+    const auto vocabulary = static_cast<size_t>(model.vocabulary_size());
+    auto next = scored_.begin();
+    visit_logits(model, model.hidden_rows(sequences_), [&](size_t first, std::span<const float> logits) {
+      const size_t count = logits.size() / vocabulary;
+      const auto row = [&](size_t i) { return logits.subspan(i * vocabulary, vocabulary); };
+      std::vector<double> normalisations(count);
+      for_each_row(count, vocabulary, 0, [&](size_t i) { normalisations[i] = log_sum_exp(row(i)); });
+      for (; next != scored_.end() && next->row < first + count; ++next) {
+        const size_t i = next->row - first;
+        scores[next->item][next->choice] += static_cast<double>(row(i)[next->token]) - normalisations[i];
       }
     });
-    QAT_CHECK(row == input.size() + 1 - item.context.size());
+    QAT_CHECK(next == scored_.end());
+    return scores;
   }
-  return scores;
-}
+
+ private:
+  struct Scored {
+    size_t row;
+    size_t item;
+    size_t choice;
+    size_t token;
+  };
+
+  void score(size_t choice, int32_t token) {
+    scored_.push_back({rows_, static_cast<size_t>(items_), choice, static_cast<size_t>(token)});
+  }
+
+  void push(BatchSequence sequence) {
+    tokens_ += static_cast<int64_t>(sequence.tokens.size());
+    sequences_.push_back(std::move(sequence));
+  }
+
+  std::vector<BatchSequence> sequences_;
+  std::vector<Scored> scored_;  // in the order of rows
+  size_t rows_ = 0;
+  int64_t tokens_ = 0;
+  int64_t items_ = 0;
+};
 
 int64_t best_choice(const ChoiceItem& item, const std::vector<double>& scores,
                     int64_t ChoiceContinuation::*length = nullptr) {
@@ -79,6 +143,25 @@ int64_t best_choice(const ChoiceItem& item, const std::vector<double>& scores,
     if (normalised[i] > normalised[best]) best = i;
   }
   return static_cast<int64_t>(best);
+}
+
+ChoiceResult result_of(const ChoiceItem& item, std::vector<double> scores) {
+  if (!std::ranges::all_of(scores, [](double score) { return std::isfinite(score); })) {
+    fail("the model's logits for line ", item.line,
+         " of the data are not finite: its weights or scales hold NaN or "
+         "infinity, or its arithmetic overflowed; try --dtype float32");
+  }
+  ChoiceResult result;
+  result.line = item.line;
+  result.answer = item.answer;
+  result.chosen = best_choice(item, scores);
+  result.chosen_by_characters = best_choice(item, scores, &ChoiceContinuation::characters);
+  result.chosen_by_bytes = best_choice(item, scores, &ChoiceContinuation::bytes);
+  result.correct = result.chosen == item.answer;
+  result.correct_by_characters = result.chosen_by_characters == item.answer;
+  result.correct_by_bytes = result.chosen_by_bytes == item.answer;
+  result.log_likelihoods = std::move(scores);
+  return result;
 }
 
 Accuracy count_correct(std::span<const ChoiceResult> results, bool ChoiceResult::*field) {
@@ -136,26 +219,18 @@ ChoiceItem make_choice_item(const Tokenizer& tokenizer, const MultipleChoiceQues
 
 std::vector<ChoiceResult> measure_choices(LanguageModel& model, std::span<const ChoiceItem> items,
                                           const std::function<void(int64_t done, int64_t total)>& on_progress) {
+  for (const ChoiceItem& item : items) check_item(item, model.vocabulary_size());
   std::vector<ChoiceResult> results;
   results.reserve(items.size());
-  for (const ChoiceItem& item : items) {
-    check_item(item, model.vocabulary_size());
-    ChoiceResult result;
-    result.line = item.line;
-    result.answer = item.answer;
-    result.log_likelihoods = score_choices(model, item);
-    if (!std::ranges::all_of(result.log_likelihoods, [](double score) { return std::isfinite(score); })) {
-      fail("the model's logits for line ", item.line,
-           " of the data are not finite: its weights or scales hold NaN or "
-           "infinity, or its arithmetic overflowed; try --dtype float32");
+  while (results.size() < items.size()) {
+    const auto left = items.subspan(results.size());
+    ChoiceBatch batch;
+    for (const ChoiceItem& item : left) {
+      if (batch.tokens() >= kBatchTokens) break;
+      batch.add(item);
     }
-    result.chosen = best_choice(item, result.log_likelihoods);
-    result.chosen_by_characters = best_choice(item, result.log_likelihoods, &ChoiceContinuation::characters);
-    result.chosen_by_bytes = best_choice(item, result.log_likelihoods, &ChoiceContinuation::bytes);
-    result.correct = result.chosen == item.answer;
-    result.correct_by_characters = result.chosen_by_characters == item.answer;
-    result.correct_by_bytes = result.chosen_by_bytes == item.answer;
-    results.push_back(std::move(result));
+    const auto scores = batch.scores(model, left.first(static_cast<size_t>(batch.items())));
+    for (size_t i = 0; i < scores.size(); ++i) results.push_back(result_of(left[i], scores[i]));
     if (on_progress) on_progress(static_cast<int64_t>(results.size()), static_cast<int64_t>(items.size()));
   }
   return results;

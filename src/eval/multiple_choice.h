@@ -51,7 +51,8 @@ struct ChoiceResult {
   bool correct_by_bytes = false;
 };
 
-// One result per item. Throws Error for tokens outside the vocabulary and logits that are not finite.
+// One result per item. Several questions are read together, and what a question's choices have in common once. Throws
+// Error for tokens outside the vocabulary and logits that are not finite.
 std::vector<ChoiceResult> measure_choices(LanguageModel& model, std::span<const ChoiceItem> items,
                                           const std::function<void(int64_t done, int64_t total)>& on_progress = {});
 

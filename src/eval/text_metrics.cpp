@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "core/error.h"
+#include "eval/logit_rows.h"
 #include "eval/logits.h"
 #include "eval/row_comparison.h"
 #include "eval/text_units.h"
@@ -12,69 +12,46 @@
 namespace qat {
 namespace {
 
-// A document, or the part of it that is measured in one context.
+// A document, or the part of it that is measured in one context. Wanted are the positions whose logits are measured:
+// each predicts the token after it.
 struct Window {
-  std::vector<int32_t> tokens;
-  std::vector<int64_t> positions;  // whose logits are measured: each predicts the token after it
-  int64_t begin = 0;               // in the document, of the window's second token
+  size_t document;
+  BatchSequence sequence;
+  std::vector<int32_t> correct;  // by wanted position: the token after it
+  int64_t begin = 0;             // in the document, of the window's second token
 };
 
-std::vector<Window> cut_into_windows(const Example& document, int64_t max_tokens) {
+void cut_into_windows(const Example& document, size_t index, int64_t max_tokens, std::vector<Window>& windows) {
   const auto size = static_cast<int64_t>(document.tokens.size());
   const int64_t length = max_tokens > 0 ? std::max<int64_t>(max_tokens, 2) : std::max<int64_t>(size, 2);
-  std::vector<Window> windows;
   for (int64_t begin = 1; begin < size; begin += length - 1) {
     const int64_t end = std::min(begin + length - 1, size);
-    Window window;
-    window.begin = begin;
-    window.tokens.push_back(document.tokens.front());
+    Window window{index, {}, {}, begin};
+    auto& [tokens, wanted, continues] = window.sequence;
+    tokens.push_back(document.tokens.front());
     for (int64_t i = begin; i < end; ++i) {
+      const int32_t token = document.tokens[static_cast<size_t>(i)];
       if (document.trained[static_cast<size_t>(i)] != 0) {
-        window.positions.push_back(static_cast<int64_t>(window.tokens.size()) - 1);
+        wanted.push_back(static_cast<int64_t>(tokens.size()) - 1);
+        window.correct.push_back(token);
       }
-      window.tokens.push_back(document.tokens[static_cast<size_t>(i)]);
+      tokens.push_back(token);
     }
-    if (!window.positions.empty()) windows.push_back(std::move(window));
+    if (wanted.empty()) continue;
+    // Nothing after the last of them is computed.
+    tokens.resize(static_cast<size_t>(wanted.back()) + 1);
+    windows.push_back(std::move(window));
   }
-  return windows;
 }
 
-using Rows = std::vector<std::span<const float>>;
-// Receives rows of `positions`, the first of which is positions[first].
-using RowsSink = std::function<void(size_t first, const Rows& rows)>;
-
-// The rows of `positions` only, chunk by chunk. Nothing after the last of them is computed.
-void visit_rows(LanguageModel& model, std::span<const int32_t> tokens, std::span<const int64_t> positions,
-                const RowsSink& sink) {
-  const auto vocabulary = static_cast<size_t>(model.vocabulary_size());
-  size_t next = 0;
-  model.evaluate(tokens.first(static_cast<size_t>(positions.back()) + 1), positions.front(),
-                 [&](int64_t first_position, std::span<const float> logits) {
-                   const size_t first = next;
-                   Rows rows;
-                   for (; next < positions.size(); ++next) {
-                     const auto row = static_cast<size_t>(positions[next] - first_position);
-                     if ((row + 1) * vocabulary > logits.size()) break;
-                     rows.push_back(logits.subspan(row * vocabulary, vocabulary));
-                   }
-                   if (!rows.empty()) sink(first, rows);
-                 });
-  QAT_CHECK(next == positions.size());
-}
-
-// Calls `work(i)` for 0 <= i < count; every i writes its own result, so the split over threads changes nothing.
-void for_each_row(size_t count, size_t vocabulary, int threads, const std::function<void(size_t)>& work) {
-  constexpr size_t kLogitsPerThread = size_t{1} << 20;  // less is not worth starting a thread
-  const auto available =
-      static_cast<size_t>(threads > 0 ? threads : static_cast<int>(std::thread::hardware_concurrency()));
-  const size_t used = std::clamp<size_t>(count * vocabulary / kLogitsPerThread, 1, std::max<size_t>(available, 1));
-  std::vector<std::jthread> others;
-  for (size_t thread = 1; thread < used; ++thread) {
-    others.emplace_back([=, &work] {
-      for (size_t i = thread; i < count; i += used) work(i);
-    });
+// The first windows that make a batch: as many as fit, at least one.
+std::span<const Window> first_batch(std::span<const Window> windows, int64_t batch_tokens) {
+  size_t count = 0;
+  for (int64_t tokens = 0; count < windows.size(); ++count) {
+    tokens += static_cast<int64_t>(windows[count].sequence.tokens.size());
+    if (count > 0 && tokens > batch_tokens) break;
   }
-  for (size_t i = 0; i < count; i += used) work(i);
+  return windows.first(count);
 }
 
 class TextMeasurer {
@@ -90,21 +67,24 @@ class TextMeasurer {
     }
   }
 
-  void add(const Example& document) {
-    check(document);
-    measures_.documents.push_back({.line = document.line});
-    if (options_.tokenizer != nullptr) {
+  void measure(std::span<const Example> documents) {
+    std::vector<Window> windows;
+    for (const Example& document : documents) {
+      check(document);
+      cut_into_windows(document, measures_.documents.size(), options_.max_tokens, windows);
+      measures_.documents.push_back({.line = document.line});
+      if (options_.tokenizer == nullptr) continue;
       const TextUnits units = counted_units(*options_.tokenizer, document);
       measures_.documents.back().words = units.words;
       measures_.documents.back().bytes = units.bytes;
     }
-    const size_t bytes_per_row = vocabulary_ * sizeof(float);
-    const size_t rows_held = std::max<size_t>(static_cast<size_t>(options_.reference_bytes) / bytes_per_row, 1);
-    for (const Window& window : cut_into_windows(document, options_.max_tokens)) {
-      const size_t step = reference_ ? rows_held : window.positions.size();
-      for (size_t begin = 0; begin < window.positions.size(); begin += step) {
-        const size_t count = std::min(step, window.positions.size() - begin);
-        measure_piece(window, std::span(window.positions).subspan(begin, count));
+    for (std::span<const Window> left(windows); !left.empty();) {
+      const auto batch = first_batch(left, options_.batch_tokens);
+      measure_batch(batch);
+      left = left.subspan(batch.size());
+      const size_t done = left.empty() ? documents.size() : left.front().document;
+      if (options_.on_progress) {
+        options_.on_progress(static_cast<int64_t>(done), static_cast<int64_t>(documents.size()));
       }
     }
   }
@@ -121,40 +101,60 @@ class TextMeasurer {
     }
   }
 
-  void measure_piece(const Window& window, std::span<const int64_t> positions) {
-    if (reference_) hold_reference_rows(window, positions);
-    visit_rows(model_, window.tokens, positions, [&](size_t first, const Rows& rows) {
-      std::vector<TokenMeasures> results(rows.size());
-      for_each_row(rows.size(), vocabulary_, options_.threads, [&](size_t i) {
-        const int32_t correct = window.tokens[static_cast<size_t>(positions[first + i]) + 1];
-        results[i] = measure_row(rows[i], reference_row(first + i), correct);
-      });
-      for (size_t i = 0; i < results.size(); ++i) {
-        add_token(results[i], positions[first + i]);
-        if (!reference_) continue;
-        const int64_t context = positions[first + i] + 1;
-        const auto position = static_cast<size_t>(window.begin + positions[first + i]);
-        note_place(measures_.documents.size() - 1, position, context, results[i], rows[i], reference_row(first + i));
+  // A position that is measured.
+  struct Place {
+    size_t document;
+    int64_t position;  // in its window
+    size_t target;     // in the document: the token that it predicts
+    int32_t correct;
+  };
+
+  void measure_batch(std::span<const Window> windows) {
+    std::vector<BatchSequence> batch;
+    std::vector<Place> places;
+    for (const Window& window : windows) {
+      batch.push_back(window.sequence);
+      for (size_t i = 0; i < window.correct.size(); ++i) {
+        const int64_t position = window.sequence.wanted[i];
+        places.push_back({window.document, position, static_cast<size_t>(window.begin + position), window.correct[i]});
       }
-    });
+    }
+    const bool is_reference = reference_ == &model_;
+    const std::vector<float> hidden = model_.hidden_rows(batch);
+    std::vector<float> reference_hidden;
+    if (reference_ && !is_reference) reference_hidden = reference_->hidden_rows(batch);
+    const size_t step = rows_at_once(model_.vocabulary_size(), options_.logits_bytes);
+    for (size_t first = 0; first < places.size(); first += step) {
+      const size_t count = std::min(step, places.size() - first);
+      const auto logits = logits_of(model_, hidden, first, count);
+      std::span<const float> reference_logits;
+      if (is_reference) reference_logits = logits;
+      if (reference_ && !is_reference) reference_logits = logits_of(*reference_, reference_hidden, first, count);
+      measure_rows(std::span(places).subspan(first, count), logits, reference_logits);
+    }
   }
 
-  void hold_reference_rows(const Window& window, std::span<const int64_t> positions) {
-    reference_rows_.resize(positions.size() * vocabulary_);
-    visit_rows(*reference_, window.tokens, positions, [&](size_t first, const Rows& rows) {
-      for (size_t i = 0; i < rows.size(); ++i) {
-        std::ranges::copy(rows[i], reference_rows_.begin() + static_cast<std::ptrdiff_t>((first + i) * vocabulary_));
-      }
-    });
+  static std::span<const float> logits_of(LanguageModel& model, std::span<const float> hidden, size_t first,
+                                          size_t count) {
+    const auto width = static_cast<size_t>(model.hidden_size());
+    return model.logits(hidden.subspan(first * width, count * width));
   }
 
-  std::span<const float> reference_row(size_t i) const {
-    if (!reference_) return {};
-    return std::span(reference_rows_).subspan(i * vocabulary_, vocabulary_);
+  void measure_rows(std::span<const Place> places, std::span<const float> logits, std::span<const float> reference) {
+    QAT_CHECK(logits.size() == places.size() * vocabulary_);
+    std::vector<TokenMeasures> results(places.size());
+    const auto row = [&](std::span<const float> rows, size_t i) {
+      return rows.empty() ? rows : rows.subspan(i * vocabulary_, vocabulary_);
+    };
+    for_each_row(places.size(), vocabulary_, options_.threads,
+                 [&](size_t i) { results[i] = measure_row(row(logits, i), row(reference, i), places[i].correct); });
+    for (size_t i = 0; i < places.size(); ++i) {
+      add_token(results[i], measures_.documents[places[i].document], places[i].position);
+      if (reference_) note_place(places[i], results[i], row(logits, i), row(reference, i));
+    }
   }
 
-  void add_token(const TokenMeasures& token, int64_t position) {
-    DocumentMeasures& document = measures_.documents.back();
+  void add_token(const TokenMeasures& token, DocumentMeasures& document, int64_t position) {
     if (!std::isfinite(token.negative_log_likelihood + token.reference_negative_log_likelihood + token.divergence)) {
       const bool of_model = !std::isfinite(token.negative_log_likelihood);
       fail("the ", of_model || !reference_ ? "model" : "reference", "'s logits at position ", position, " of line ",
@@ -176,14 +176,13 @@ class TextMeasurer {
     measures_.probability_changes.add(token.probability_change);
   }
 
-  // Of the token at `position` of a document, which the model predicts from `context` tokens.
-  void note_place(size_t document, size_t position, int64_t context, const TokenMeasures& token,
-                  std::span<const float> row, std::span<const float> reference_row) {
-    measures_.places.count(context, token.divergence);
+  void note_place(const Place& place, const TokenMeasures& token, std::span<const float> row,
+                  std::span<const float> reference_row) {
+    measures_.places.count(place.position + 1, token.divergence);
     if (!measures_.places.would_keep(token.divergence)) return;
     StrayToken stray;
-    stray.document = document;
-    stray.position = position;
+    stray.document = place.document;
+    stray.position = place.target;
     stray.divergence = token.divergence;
     stray.probability = std::exp(-token.negative_log_likelihood);
     stray.reference_probability = std::exp(-token.reference_negative_log_likelihood);
@@ -196,7 +195,6 @@ class TextMeasurer {
   LanguageModel* reference_;
   const TextOptions& options_;
   size_t vocabulary_;
-  std::vector<float> reference_rows_;
   TextMeasures measures_;
 };
 
@@ -205,10 +203,7 @@ class TextMeasurer {
 TextMeasures measure_text(LanguageModel& model, LanguageModel* reference, std::span<const Example> documents,
                           const TextOptions& options) {
   TextMeasurer measurer(model, reference, options);
-  for (size_t i = 0; i < documents.size(); ++i) {
-    measurer.add(documents[i]);
-    if (options.on_progress) options.on_progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(documents.size()));
-  }
+  measurer.measure(documents);
   TextMeasures measures = measurer.take();
   if (options.tokenizer != nullptr) measures.places.read(documents, *options.tokenizer);
   const auto counted = [](const DocumentMeasures& document) { return document.tokens > 0; };

@@ -11,6 +11,7 @@
 #include "data/tokenizer.h"
 #include "eval/distribution.h"
 #include "eval/divergence_places.h"
+#include "eval/logit_rows.h"
 #include "gemma4/language_model.h"
 
 namespace qat {
@@ -19,9 +20,9 @@ struct TextOptions {
   // Longer documents are measured in windows of this many tokens, each beginning with the document's first token (BOS).
   // A window sees nothing of the windows before it. 0: documents are never cut.
   int64_t max_tokens = 0;
-  // Most bytes of reference logits held at a time. A document whose counted positions need more is measured in pieces,
-  // each of which computes the layers (not the head) of all positions before it again.
-  int64_t reference_bytes = int64_t{1} << 30;
+  // Windows are read together until they have so many tokens.
+  int64_t batch_tokens = kBatchTokens;
+  int64_t logits_bytes = kLogitsBytes;   // most of each model's logits at a time
   const Tokenizer* tokenizer = nullptr;  // counts words and bytes and spells the worst tokens, if there is one
   int threads = 0;                       // for comparing rows; 0: as many as the machine has
   std::function<void(int64_t done, int64_t total)> on_progress;  // documents
@@ -53,7 +54,8 @@ struct TextMeasures {
 };
 
 // Measures `model` on every token i > 0 with trained[i] set. `reference` may be null. Throws Error for tokens outside
-// the vocabulary, vocabularies that differ, logits that are not finite, and examples without any counted token.
+// the vocabulary, vocabularies that differ, logits that are not finite, and examples without any counted token. Held at
+// a time are the hidden values of a batch and `logits_bytes` of logits, of each of the two models.
 TextMeasures measure_text(LanguageModel& model, LanguageModel* reference, std::span<const Example> documents,
                           const TextOptions& options);
 

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "model/attention.h"
+#include "model/branched_attention.h"
 #include "model/experts.h"
 #include "model/gated_gelu.h"
 #include "model/rms_norm.h"
@@ -87,8 +88,11 @@ at::Tensor Gemma4Model::Layer::attend(const Gemma4Config& model, LayerInputs& st
     if (is_donor) state.donated.at(static_cast<size_t>(config.index)) = visible;
   }
   const int64_t past = visible.key.size(0) - queries.size(0);
-  const at::Tensor mixed = attention(queries, visible.key, visible.value, {rows.document_starts, config.window, past},
-                                     model.attention_scale);
+  const AttentionReach reach{rows.document_starts, config.window, past};
+  const at::Tensor mixed =
+      rows.continued.empty()
+          ? attention(queries, visible.key, visible.value, reach, model.attention_scale)
+          : attention_of_branches(queries, visible.key, visible.value, reach, rows.continued, model.attention_scale);
   return (*attention_output)(mixed.reshape({-1, config.query_width()}));
 }
 

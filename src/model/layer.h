@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "model/gemma4_model.h"
@@ -16,6 +18,8 @@ namespace qat {
 struct TokenRows {
   at::Tensor positions;  // fp32 [T]
   const std::vector<int64_t>& document_starts;
+  // By document: one before it whose tokens come before its own, which continues none itself. Empty: there are no such.
+  std::span<const std::optional<size_t>> continued = {};
 };
 
 // Keys and values of a layer that decoding has seen; of a sliding layer only those that a later query can still see.
@@ -67,7 +71,8 @@ struct Gemma4Model::Layer {
   std::shared_ptr<ActivationTransform> key_transform;
   std::shared_ptr<ActivationTransform> value_transform;
 
-  // Replaces state.hidden by this layer's output. With a cache, keys and values of earlier tokens come from there.
+  // Replaces state.hidden by this layer's output. With a cache, keys and values of earlier tokens come from there, and
+  // no document continues another.
   void forward(const Gemma4Config& model, LayerInputs& state, const TokenRows& rows, KeyValueCache* cache) const;
   // The same without a cache, computed again in the backward pass (recompute.h). `model` must outlive that pass.
   void forward_keeping_inputs(const Gemma4Config& model, LayerInputs& state, const TokenRows& rows,

@@ -3,6 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 
@@ -23,6 +26,30 @@ at::Tensor token_tensor(const Gemma4Model& model, std::span<const int32_t> token
 std::span<const float> values_of(const at::Tensor& logits) {
   return {logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel())};
 }
+
+// The sequences of a batch packed into one row of tokens.
+struct PackedSequences {
+  explicit PackedSequences(std::span<const BatchSequence> batch) {
+    for (const BatchSequence& sequence : batch) {
+      QAT_CHECK(!sequence.tokens.empty() && (!sequence.continues || *sequence.continues < continued.size()));
+      QAT_CHECK(!sequence.continues || !continued[*sequence.continues]);
+      const auto length = static_cast<int64_t>(sequence.tokens.size());
+      const int64_t past =
+          sequence.continues ? static_cast<int64_t>(batch[*sequence.continues].tokens.size()) : int64_t{0};
+      for (const int64_t position : sequence.wanted) wanted.push_back(starts.back() + position);
+      for (int64_t i = 0; i < length; ++i) positions.push_back(static_cast<float>(past + i));
+      tokens.insert(tokens.end(), sequence.tokens.begin(), sequence.tokens.end());
+      starts.push_back(starts.back() + length);
+      continued.push_back(sequence.continues);
+    }
+  }
+
+  std::vector<int32_t> tokens;
+  std::vector<float> positions;
+  std::vector<int64_t> starts{0};
+  std::vector<int64_t> wanted;  // rows of the packed tokens
+  std::vector<std::optional<size_t>> continued;
+};
 
 }  // namespace
 
@@ -48,6 +75,18 @@ class ModelSession final : public DecodingSession {
     const at::Tensor last = state.hidden.narrow(0, batch.tokens.size(0) - 1, 1);
     logits_ = model_.logits(model_.final_norm(last)).to(at::kCPU).contiguous();
     return values_of(logits_);
+  }
+
+  // Hidden states at the wanted positions, of whole sequences without a cache.
+  static at::Tensor hidden_states(const Gemma4Model& model, const PackedSequences& packed) {
+    const PackedTokens batch{token_tensor(model, packed.tokens), packed.starts};
+    const at::Tensor positions = at::tensor(packed.positions).to(batch.tokens.device());
+    LayerInputs state = model.embed(batch);
+    for (const auto& layer : model.layers_) {
+      layer.forward(model.config_, state, {positions, packed.starts, packed.continued}, nullptr);
+    }
+    const at::Tensor wanted = at::tensor(packed.wanted).to(batch.tokens.device());
+    return model.final_norm(at::index_select(state.hidden, 0, wanted));
   }
 
  private:
@@ -78,10 +117,35 @@ class TorchLanguageModel final : public LanguageModel {
     });
   }
 
+  int64_t hidden_size() const override { return model_.config().hidden_size; }
+
+  std::vector<float> hidden_rows(std::span<const BatchSequence> batch) override {
+    const at::NoGradGuard no_gradients;
+    const at::Tensor hidden =
+        ModelSession::hidden_states(model_, PackedSequences(batch)).to(at::kCPU, at::kFloat).contiguous();
+    const auto values = values_of(hidden);
+    return {values.begin(), values.end()};
+  }
+
+  std::span<const float> logits(std::span<const float> rows) override {
+    const at::NoGradGuard no_gradients;
+    logits_ = at::Tensor();
+    const at::Tensor hidden =
+        at::from_blob(const_cast<float*>(rows.data()),
+                      {static_cast<int64_t>(rows.size()) / hidden_size(), hidden_size()}, at::kFloat);
+    // In place after the product: many rows of a large vocabulary are much memory.
+    at::Tensor values = model_.head()(hidden.to(model_.head().weight.device(), model_.dtype()));
+    const double softcap = model_.config().final_logit_softcap;
+    if (softcap > 0) values.div_(softcap).tanh_().mul_(softcap);
+    logits_ = values.to(at::kCPU, at::kFloat).contiguous();
+    return values_of(logits_);
+  }
+
   std::unique_ptr<DecodingSession> start() override { return std::make_unique<ModelSession>(model_); }
 
  private:
   const Gemma4Model& model_;
+  at::Tensor logits_;
 };
 
 }  // namespace

@@ -69,22 +69,65 @@ class ReferenceModel final : public LanguageModel {
     SequenceState state = forward_.start(cache_);
     state.observer = observer_;
     state.linears = linears_;
-    const int64_t rows_at_once = std::max<int64_t>(1, kLogitsBudget / vocabulary_size());
     const auto count = static_cast<int64_t>(tokens.size());
     for (int64_t start = 0; start < count; start += kChunkTokens) {
       const int64_t chunk = std::min(kChunkTokens, count - start);
       const Matrix hidden = forward_.hidden(tokens.subspan(static_cast<size_t>(start), static_cast<size_t>(chunk)),
                                             state, Forward::Rows::All);
-      for (int64_t row = std::max<int64_t>(0, first_position - start); row < chunk; row += rows_at_once) {
-        const Matrix logits = forward_.logits(hidden.middleRows(row, std::min(rows_at_once, chunk - row)));
+      for (int64_t row = std::max<int64_t>(0, first_position - start); row < chunk; row += rows_at_once()) {
+        const Matrix logits = forward_.logits(hidden.middleRows(row, std::min(rows_at_once(), chunk - row)));
         sink(start + row, {logits.data(), static_cast<size_t>(logits.size())});
       }
     }
   }
 
+  int64_t hidden_size() const override { return weights_->config().hidden_size; }
+
+  // Sequence by sequence; what others continue is kept with its cache until the batch is done.
+  std::vector<float> hidden_rows(std::span<const BatchSequence> batch) override {
+    std::vector<SequenceState> states;
+    std::vector<float> rows;
+    for (const BatchSequence& sequence : batch) {
+      QAT_CHECK(!sequence.tokens.empty() && (!sequence.continues || *sequence.continues < states.size()));
+      QAT_CHECK(!sequence.continues || states[*sequence.continues].length > 0);
+      SequenceState state = sequence.continues ? states[*sequence.continues] : forward_.start(cache_);
+      append_wanted_rows(sequence, state, rows);
+      states.push_back(sequence.continues ? SequenceState{} : std::move(state));
+    }
+    return rows;
+  }
+
+  std::span<const float> logits(std::span<const float> rows) override {
+    const Eigen::Map<const Matrix> hidden(rows.data(), static_cast<int64_t>(rows.size()) / hidden_size(),
+                                          hidden_size());
+    logits_.resize(hidden.rows(), vocabulary_size());
+    // As many rows as evaluate() takes: a client's kernels may depend on that.
+    for (int64_t row = 0; row < hidden.rows(); row += rows_at_once()) {
+      const int64_t count = std::min(rows_at_once(), hidden.rows() - row);
+      logits_.middleRows(row, count) = forward_.logits(hidden.middleRows(row, count));
+    }
+    return {logits_.data(), static_cast<size_t>(logits_.size())};
+  }
+
   std::unique_ptr<DecodingSession> start() override { return std::make_unique<Session>(forward_, cache_); }
 
  private:
+  int64_t rows_at_once() const { return std::max<int64_t>(1, kLogitsBudget / vocabulary_size()); }
+
+  void append_wanted_rows(const BatchSequence& sequence, SequenceState& state, std::vector<float>& rows) const {
+    const std::span<const int32_t> tokens(sequence.tokens);
+    auto wanted = sequence.wanted.begin();
+    for (size_t start = 0; start < tokens.size(); start += kChunkTokens) {
+      const size_t count = std::min<size_t>(kChunkTokens, tokens.size() - start);
+      const Matrix hidden = forward_.hidden(tokens.subspan(start, count), state, Forward::Rows::All);
+      for (; wanted != sequence.wanted.end() && *wanted < static_cast<int64_t>(start + count); ++wanted) {
+        const auto row = row_of(hidden, *wanted - static_cast<int64_t>(start));
+        rows.insert(rows.end(), row.begin(), row.end());
+      }
+    }
+    QAT_CHECK(wanted == sequence.wanted.end());
+  }
+
   std::unique_ptr<ReferenceWeights> weights_;
   ThreadPool pool_;
   std::unique_ptr<Arithmetic> arithmetic_;
@@ -92,6 +135,7 @@ class ReferenceModel final : public LanguageModel {
   CacheObserver* observer_;
   LinearObserver* linears_;
   CacheType cache_;
+  Matrix logits_;
 };
 
 std::unique_ptr<LanguageModel> make_mobile_model(std::unique_ptr<ReferenceWeights> weights, int64_t context,

@@ -43,6 +43,9 @@ class Speaker : public LanguageModel {
   explicit Speaker(const std::string& text) : tokens_(small_tokenizer().encode(text)) {}
   int64_t vocabulary_size() const override { return small_tokenizer().vocabulary_size(); }
   void evaluate(std::span<const int32_t>, int64_t, const LogitsSink&) override {}
+  int64_t hidden_size() const override { return 1; }
+  std::vector<float> hidden_rows(std::span<const BatchSequence>) override { return {}; }
+  std::span<const float> logits(std::span<const float>) override { return {}; }
   std::unique_ptr<DecodingSession> start() override { return std::make_unique<Session>(*this); }
 
   size_t steps = 0;

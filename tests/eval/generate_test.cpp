@@ -98,7 +98,9 @@ TEST(GreedyAgreement, CountsUpToTheFirstDifference) {
   // Differs after token 2: continues with 0 instead of 3.
   TableModel model({{0.1, 0.7, 0.15, 0.05}, {0.1, 0.1, 0.6, 0.2}, {0.6, 0.1, 0.1, 0.2}, {0.5, 0.2, 0.2, 0.1}});
   const std::vector<std::vector<int32_t>> prompts{{0}, {3}, {1, 2}};
-  const auto results = greedy_agreement(model, reference, prompts, 6, std::vector<int32_t>{});
+  const auto said = greedy_continuations(reference, prompts, 6, std::vector<int32_t>{});
+  EXPECT_THAT(said[0], ElementsAre(1, 2, 3, 0, 1, 2));
+  const auto results = greedy_agreement(model, prompts, said);
   ASSERT_EQ(results.size(), 3u);
   EXPECT_EQ(results[0].agreeing, 2);
   EXPECT_EQ(results[1].agreeing, 3);
@@ -106,10 +108,22 @@ TEST(GreedyAgreement, CountsUpToTheFirstDifference) {
   EXPECT_EQ(results[2].tokens, 6);
   EXPECT_DOUBLE_EQ(agreement_share(results), 5.0 / 18.0);
 
-  const auto stopped = greedy_agreement(model, reference, prompts, 6, std::vector<int32_t>{2});
+  EXPECT_EQ(model.calls, 1);
+
+  const auto stopped =
+      greedy_agreement(model, prompts, greedy_continuations(reference, prompts, 6, std::vector<int32_t>{2}));
   EXPECT_EQ(stopped[0].tokens, 2);
   EXPECT_EQ(stopped[0].agreeing, 2);
-  EXPECT_DOUBLE_EQ(agreement_share(greedy_agreement(reference, reference, prompts, 6, std::vector<int32_t>{})), 1.0);
+  EXPECT_DOUBLE_EQ(agreement_share(greedy_agreement(reference, prompts, said)), 1.0);
+  const std::vector<std::vector<int32_t>> nothing_said(3);
+  EXPECT_EQ(greedy_agreement(model, prompts, nothing_said)[2].tokens, 0);
+}
+
+TEST(GreedyAgreement, RefusesLogitsThatAreNotFinite) {
+  TableModel broken({{std::nan(""), 0.5}, {0.5, 0.5}});
+  const std::vector<std::vector<int32_t>> prompts{{0}};
+  const std::vector<std::vector<int32_t>> said{{1}};
+  EXPECT_THROW(greedy_agreement(broken, prompts, said), Error);
 }
 
 }  // namespace

@@ -5,15 +5,18 @@
 
 #include <cmath>
 
+#include "core/random.h"
 #include "data/dataset.h"
 #include "data/small_tokenizer.h"
 #include "eval/table_model.h"
 #include "support/expect_error.h"
+#include "support/fresh_seed.h"
 
 namespace qat {
 namespace {
 
 using testing::expect_error;
+using testing::fresh_seed;
 using testing::small_tokenizer;
 
 TableModel model() {
@@ -65,6 +68,96 @@ TEST(MultipleChoice, TheFirstOfEqualChoicesWinsAndLettersShareOnePass) {
   EXPECT_TRUE(results[0].correct);
   EXPECT_EQ(table.calls, 1);
   EXPECT_EQ(table.rows_computed, 1);
+}
+
+// A model whose every row depends on the whole sequence before it.
+class Rolling : public TableModel {
+ public:
+  using TableModel::TableModel;
+  std::vector<float> hidden_rows(std::span<const BatchSequence> batch) override {
+    std::vector<float> rows;
+    std::vector<std::vector<float>> states;
+    for (const BatchSequence& sequence : batch) {
+      tokens_read += static_cast<int64_t>(sequence.tokens.size());
+      float state = sequence.continues ? states.at(*sequence.continues).back() : 0;
+      auto& own = states.emplace_back();
+      for (const int32_t token : sequence.tokens) {
+        state = static_cast<float>((static_cast<int32_t>(state) * 3 + token + 1) % 4);
+        own.push_back(state);
+      }
+      for (const int64_t position : sequence.wanted) rows.push_back(own.at(static_cast<size_t>(position)));
+    }
+    return rows;
+  }
+  int64_t tokens_read = 0;
+};
+
+// By the rule: the row after everything before a scored token.
+double score_by_reading_all(Rolling& rolling, const ChoiceItem& item, const ChoiceContinuation& choice) {
+  double score = 0;
+  std::vector<int32_t> read = item.context;
+  for (size_t i = 0; i < choice.tokens.size(); ++i) {
+    if (static_cast<int64_t>(i) >= choice.given) {
+      const std::vector<BatchSequence> alone{{read, {static_cast<int64_t>(read.size()) - 1}, std::nullopt}};
+      score += static_cast<double>(rolling.logits(rolling.hidden_rows(alone))[static_cast<size_t>(choice.tokens[i])]);
+    }
+    read.push_back(choice.tokens[i]);
+  }
+  return score;
+}
+
+TEST(MultipleChoice, WhatChoicesShareIsReadOnceAndChangesNothing) {
+  const uint64_t seed = fresh_seed();
+  SCOPED_TRACE(::testing::Message() << "seed " << seed);
+  SplitMix64 random(seed);
+  const std::vector<std::vector<double>> table{
+      {0.1, 0.6, 0.2, 0.1}, {0.25, 0.25, 0.3, 0.2}, {0.1, 0.1, 0.7, 0.1}, {0.4, 0.3, 0.2, 0.1}};
+  const auto some_tokens = [&](uint64_t count) {
+    std::vector<int32_t> tokens;
+    for (uint64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(random.below(4)));
+    return tokens;
+  };
+  std::vector<ChoiceItem> items;
+  for (int i = 0; i < 300; ++i) {
+    ChoiceItem item;
+    item.context = some_tokens(1 + random.below(8));
+    const std::vector<int32_t> begin = some_tokens(random.below(4));
+    const bool are_read = random.below(2) == 0;  // as WinoGrande's: long beginnings, of which some is the same
+    for (uint64_t choice = 0; choice < 2 + random.below(3); ++choice) {
+      ChoiceContinuation continuation;
+      if (are_read) {
+        continuation.tokens = begin;
+        const auto more = some_tokens(random.below(3));
+        continuation.tokens.insert(continuation.tokens.end(), more.begin(), more.end());
+        continuation.given = static_cast<int64_t>(continuation.tokens.size());
+      }
+      const auto scored = some_tokens(1 + random.below(3));
+      continuation.tokens.insert(continuation.tokens.end(), scored.begin(), scored.end());
+      item.choices.push_back(continuation);
+    }
+    items.push_back(item);
+  }
+  Rolling rolling(table);
+  const auto results = measure_choices(rolling, items);
+  Rolling oracle(table);
+  for (size_t i = 0; i < items.size(); ++i) {
+    for (size_t choice = 0; choice < items[i].choices.size(); ++choice) {
+      EXPECT_NEAR(results[i].log_likelihoods[choice], score_by_reading_all(oracle, items[i], items[i].choices[choice]),
+                  1e-6);
+    }
+  }
+}
+
+TEST(MultipleChoice, ReadsEachContextAndSharedBeginningOnce) {
+  Rolling rolling({{0.1, 0.6, 0.2, 0.1}, {0.25, 0.25, 0.3, 0.2}, {0.1, 0.1, 0.7, 0.1}, {0.4, 0.3, 0.2, 0.1}});
+  ChoiceItem item;
+  item.context = {0, 1, 2};
+  item.choices = {{{1, 2, 3}, 0, 1, 1}, {{2, 2}, 0, 1, 1}};
+  ChoiceItem sentence;  // beginnings 3 1 and 3 2, then the scored 0 1
+  sentence.context = {0};
+  sentence.choices = {{{3, 1, 0, 1}, 2, 1, 1}, {{3, 2, 0, 1}, 2, 1, 1}};
+  measure_choices(rolling, std::vector<ChoiceItem>{item, sentence});
+  EXPECT_EQ(rolling.tokens_read, (3 + 2 + 1) + (2 + 2 + 2));
 }
 
 TEST(MultipleChoice, SummaryCountsEachRuleApart) {

@@ -40,6 +40,30 @@ class TableModel : public LanguageModel {
     }
   }
 
+  // A hidden row is the last token's id.
+  int64_t hidden_size() const override { return 1; }
+
+  std::vector<float> hidden_rows(std::span<const BatchSequence> batch) override {
+    ++calls;
+    std::vector<float> rows;
+    for (const BatchSequence& sequence : batch) {
+      for (const int64_t position : sequence.wanted) {
+        rows.push_back(static_cast<float>(sequence.tokens.at(static_cast<size_t>(position))));
+      }
+    }
+    return rows;
+  }
+
+  std::span<const float> logits(std::span<const float> rows) override {
+    logits_.clear();
+    for (const float token : rows) {
+      const auto& row = rows_[static_cast<size_t>(token)];
+      logits_.insert(logits_.end(), row.begin(), row.end());
+      ++rows_computed;
+    }
+    return logits_;
+  }
+
   std::unique_ptr<DecodingSession> start() override { return std::make_unique<Session>(*this); }
 
   int64_t calls = 0;
@@ -58,6 +82,7 @@ class TableModel : public LanguageModel {
   };
 
   std::vector<std::vector<float>> rows_;
+  std::vector<float> logits_;
   int64_t chunk_;
 };
 

@@ -115,8 +115,7 @@ std::vector<Example> random_documents(SplitMix64& random, size_t count) {
   return documents;
 }
 
-// Chunk sizes, the byte limit, the thread count and windows (the table model sees one token back, but for BOS) decide
-// how the work is split, not what comes out.
+// The size of batches, the byte limit and the thread count decide how the work is split, not what comes out.
 TEST(TextMetrics, TheSplitOfTheWorkChangesNothing) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE(::testing::Message() << "seed " << seed);
@@ -126,11 +125,11 @@ TEST(TextMetrics, TheSplitOfTheWorkChangesNothing) {
   TableModel reference(kReference, 1.0, 100);
   const TextMeasures whole = measure_text(model, &reference, documents, {});
   for (const int64_t rows : {1, 2, 7}) {
-    TableModel in_chunks(kModel, 0, rows + 1);
     TextOptions options;
-    options.reference_bytes = rows * 3 * static_cast<int64_t>(sizeof(float));
+    options.batch_tokens = 30 * rows;
+    options.logits_bytes = rows * 3 * static_cast<int64_t>(sizeof(float));
     options.threads = static_cast<int>(rows);
-    const TextMeasures pieces = measure_text(in_chunks, &reference, documents, options);
+    const TextMeasures pieces = measure_text(model, &reference, documents, options);
     EXPECT_EQ(pieces.divergences.quantiles(kEachSixth), whole.divergences.quantiles(kEachSixth));
     EXPECT_EQ(pieces.probability_changes.quantiles(kEachSixth), whole.probability_changes.quantiles(kEachSixth));
     for (size_t d = 0; d < documents.size(); ++d) {
@@ -168,7 +167,36 @@ TEST(TextMetrics, LongDocumentsAreMeasuredInWindowsThatBeginWithTheirFirstToken)
   // Windows 0 1 2 and 0 2 1: 1 after 0, 2 after 1, 2 after 0, 1 after 2.
   EXPECT_EQ(measures.documents[0].tokens, 4);
   EXPECT_NEAR(measures.documents[0].negative_log_likelihood, -std::log(0.25 * 0.5 * 0.25 * 0.1), 1e-5);
-  EXPECT_EQ(model.calls, 2);
+  EXPECT_EQ(model.calls, 1);
+}
+
+TEST(TextMetrics, DocumentsAreReadTogetherAsLongAsTheyFit) {
+  TableModel model(kModel);
+  const std::vector<Example> documents(5, example({0, 1, 2, 2}, {1, 1, 1, 1}));
+  std::vector<int64_t> progress;
+  TextOptions options;
+  options.batch_tokens = 6;  // the last token of each is not read
+  options.on_progress = [&](int64_t done, int64_t total) {
+    EXPECT_EQ(total, 5);
+    progress.push_back(done);
+  };
+  const TextMeasures measures = measure_text(model, nullptr, documents, options);
+  EXPECT_EQ(model.calls, 3);
+  EXPECT_EQ(progress, (std::vector<int64_t>{2, 4, 5}));
+  for (const DocumentMeasures& document : measures.documents) {
+    EXPECT_EQ(document.negative_log_likelihood, measures.documents[0].negative_log_likelihood);
+  }
+}
+
+// The comparison of the first model with itself: one pass, one row of logits per position.
+TEST(TextMetrics, AModelThatIsItsOwnReferenceIsComputedOnce) {
+  TableModel model(kModel);
+  const std::vector<Example> documents{example({0, 1, 2, 0, 1}, {1, 1, 1, 1, 1})};
+  const TextMeasures measures = measure_text(model, &model, documents, {});
+  EXPECT_EQ(model.calls, 1);
+  EXPECT_EQ(model.rows_computed, 4);
+  EXPECT_EQ(measures.divergences.quantiles(std::vector<double>{1.0})[0], 0.0);
+  EXPECT_EQ(measures.documents[0].reference_negative_log_likelihood, measures.documents[0].negative_log_likelihood);
 }
 
 TEST(TextMetrics, DocumentsWithoutCountedTokensStayInTheList) {
@@ -236,11 +264,21 @@ TEST(TextUnits, GivePerplexitiesByHand) {
   class Uniform : public LanguageModel {
    public:
     int64_t vocabulary_size() const override { return small_tokenizer().vocabulary_size(); }
-    void evaluate(std::span<const int32_t> tokens, int64_t first_position, const LogitsSink& sink) override {
-      const auto rows = tokens.size() - static_cast<size_t>(first_position);
-      sink(first_position, std::vector<float>(rows * static_cast<size_t>(vocabulary_size()), 1.5f));
+    void evaluate(std::span<const int32_t>, int64_t, const LogitsSink&) override {}
+    int64_t hidden_size() const override { return 1; }
+    std::vector<float> hidden_rows(std::span<const BatchSequence> batch) override {
+      size_t rows = 0;
+      for (const BatchSequence& sequence : batch) rows += sequence.wanted.size();
+      return std::vector<float>(rows);
+    }
+    std::span<const float> logits(std::span<const float> rows) override {
+      logits_.assign(rows.size() * static_cast<size_t>(vocabulary_size()), 1.5f);
+      return logits_;
     }
     std::unique_ptr<DecodingSession> start() override { return nullptr; }
+
+   private:
+    std::vector<float> logits_;
   };
   Uniform model;
   TextOptions options;

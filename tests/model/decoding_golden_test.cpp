@@ -71,6 +71,43 @@ TEST_P(DecodingGolden, EvaluationGivesEveryRowFromTheFirstPosition) {
   EXPECT_EQ(next, wanted.size(0));
 }
 
+// Whole sequences, a long beginning (longer than the window of 16) with two ways to go on, and another sequence between
+// them: each row is that of reading its sequence alone.
+TEST_P(DecodingGolden, SequencesOfABatchThatContinueOthersEqualTheFullForwardPass) {
+  const Expected expected(kind());
+  const auto model = golden_model(kind());
+  const auto language_model = make_language_model(*model);
+  const auto tokens = tokens_of(expected);
+  const auto part = [&](size_t begin, size_t end) {
+    return std::vector<int32_t>(tokens.begin() + static_cast<std::ptrdiff_t>(begin),
+                                tokens.begin() + static_cast<std::ptrdiff_t>(end));
+  };
+  std::vector<int32_t> other = part(29, 34);
+  other.front() = tokens[0] == 5 ? 6 : 5;  // not what stands there
+  const std::vector<BatchSequence> batch{{part(0, 29), {3, 28}, std::nullopt},
+                                         {part(0, 3), {2}, std::nullopt},
+                                         {other, {0, 4}, 0},
+                                         {part(29, 48), {0, 11, 18}, 0},
+                                         {part(3, 5), {}, 1},
+                                         {part(3, 5), {1}, 1}};
+  const auto rows = language_model->hidden_rows(batch);
+  const auto width = static_cast<size_t>(language_model->hidden_size());
+  ASSERT_EQ(rows.size(), 9 * width);
+  const std::span<const float> logits = language_model->logits(rows);
+  const auto columns = static_cast<size_t>(language_model->vocabulary_size());
+  const auto row = [&](size_t i) { return logits.subspan(i * columns, columns); };
+  const std::vector<int64_t> places{3, 28, 2, -1, -1, 29, 40, 47, 4};
+  for (size_t i = 0; i < places.size(); ++i) {
+    if (places[i] < 0) continue;
+    EXPECT_LE(difference_of_row(row(i), expected["logits"], places[i]), 1e-4) << "row " << i;
+  }
+  std::vector<int32_t> alone = part(0, 29);
+  alone.insert(alone.end(), other.begin(), other.end());
+  language_model->evaluate(alone, 33, [&](int64_t, std::span<const float> wanted) {
+    for (size_t i = 0; i < columns; ++i) EXPECT_NEAR(row(4)[i], wanted[i], 1e-4);
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, DecodingGolden, ::testing::ValuesIn(testing::kKinds), testing::name_of_kind);
 
 }  // namespace

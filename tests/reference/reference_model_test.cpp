@@ -136,6 +136,56 @@ TEST_F(ReferenceModelTest, EvaluationStartsWhereAsked) {
   EXPECT_EQ(largest_difference(tail, std::span(all).subspan(13 * testing::kVocabulary)), 0.0);
 }
 
+std::vector<float> logits_of_batch(LanguageModel& model, const std::vector<BatchSequence>& batch) {
+  const auto rows = model.hidden_rows(batch);
+  const auto logits = model.logits(rows);
+  return {logits.begin(), logits.end()};
+}
+
+TEST_F(ReferenceModelTest, ABatchOfSequencesGivesTheBitsOfEvaluation) {
+  for (const ArithmeticKind arithmetic : {ArithmeticKind::Float, ArithmeticKind::Device}) {
+    const auto model = make_reference_model(file({}), {arithmetic, std::nullopt, 2});
+    const auto first = random_tokens(600, 9);  // more than a chunk
+    const auto second = random_tokens(30, 10);
+    const auto found =
+        logits_of_batch(*model, {{first, {5, 511, 512, 599}, std::nullopt}, {second, {29}, std::nullopt}});
+    const auto all = evaluate(*model, first);
+    const auto row = [](const std::vector<float>& rows, size_t i) {
+      return std::span(rows).subspan(i * testing::kVocabulary, testing::kVocabulary);
+    };
+    for (const auto& [place, position] : {std::pair<size_t, size_t>{0, 5}, {1, 511}, {2, 512}, {3, 599}}) {
+      EXPECT_EQ(largest_difference(row(found, place), row(all, position)), 0.0) << position;
+    }
+    EXPECT_EQ(largest_difference(row(found, 4), evaluate(*model, second, 29)), 0.0);
+  }
+}
+
+// A question of 40 tokens, read once, and two answers to it.
+TEST_F(ReferenceModelTest, SequencesThatContinueAnotherEqualReadingBoth) {
+  for (const auto& [arithmetic, tolerance] :
+       {std::pair{ArithmeticKind::Float, 2e-4}, std::pair{ArithmeticKind::Device, 0.0}}) {
+    for (const RandomGguf& kind : {RandomGguf{.gemma3 = true}, RandomGguf{.gemma3 = true, .head_dim = 64}}) {
+      const auto model = make_reference_model(file(kind), {arithmetic, std::nullopt, 2});
+      const auto tokens = random_tokens(60, 11);
+      const std::vector<int32_t> question(tokens.begin(), tokens.begin() + 40);
+      const std::vector<int32_t> answers[] = {{tokens.begin() + 40, tokens.begin() + 55},
+                                              {tokens.begin() + 50, tokens.end()}};
+      const auto found =
+          logits_of_batch(*model, {{question, {39}, std::nullopt}, {answers[0], {0, 14}, 0}, {answers[1], {9}, 0}});
+      std::vector<float> wanted = evaluate(*model, question, 39);
+      for (const auto& answer : answers) {
+        std::vector<int32_t> whole = question;
+        whole.insert(whole.end(), answer.begin(), answer.end());
+        const auto rows = evaluate(*model, whole, 40);
+        const auto end = static_cast<std::ptrdiff_t>(testing::kVocabulary);
+        if (&answer == answers) wanted.insert(wanted.end(), rows.begin(), rows.begin() + end);
+        wanted.insert(wanted.end(), rows.end() - end, rows.end());
+      }
+      EXPECT_LE(largest_difference(found, wanted), tolerance);
+    }
+  }
+}
+
 TEST_F(ReferenceModelTest, WrongInputIsAnError) {
   const auto model = make_reference_model(file({}), {});
   const std::vector<int32_t> outside{2, testing::kVocabulary};
