@@ -155,11 +155,12 @@ std::vector<RecoveredGap> recovered_gaps(std::span<const MeasuredModel> models) 
   if (models.size() < 3) return gaps;
   for (const MeasuredModel& model : candidates(models)) {
     if (!model.own_tokenizer && !models[1].own_tokenizer) {
-      const auto loss = [](const MeasuredModel& of) {
-        return column(of.text, &DocumentMeasures::negative_log_likelihood);
-      };
-      gaps.push_back({model.name, "loss",
-                      recovery_fraction(loss(models[1]), loss(model), loss(models[0]), token_column(model.text), {})});
+      for (const auto& [measure, field] : {std::pair("KL", &DocumentMeasures::divergence),
+                                           std::pair("loss", &DocumentMeasures::negative_log_likelihood)}) {
+        gaps.push_back({model.name, measure,
+                        recovery_fraction(column(models[1].text, field), column(model.text, field),
+                                          column(models[0].text, field), token_column(model.text), {})});
+      }
     }
     if (model.choices.empty()) continue;
     const std::vector<double> ones(model.choices.size(), 1.0);

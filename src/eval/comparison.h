@@ -51,7 +51,7 @@ std::vector<Judgement> judge_models(std::span<const MeasuredModel> models);
 // How much of what the second model lost against the first a later one has regained.
 struct RecoveredGap {
   std::string model;
-  std::string measure;  // "loss", "accuracy"
+  std::string measure;  // "KL", "loss", "accuracy"
   Recovery recovery;
 };
 std::vector<RecoveredGap> recovered_gaps(std::span<const MeasuredModel> models);

@@ -14,11 +14,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kMostItems = 10;
-constexpr size_t kCharacters = 120;  // of a question
-
+// Of a long text its beginning and its end: a question stands last, after the story that it is about.
 std::string shortened(const std::string& text) {
-  const std::string_view beginning = first_characters(text, kCharacters);
-  return std::string(beginning) + (beginning.size() < text.size() ? "…" : "");
+  constexpr size_t kFirst = 40, kLast = 80;  // code points
+  const std::string_view beginning = first_characters(text, kFirst), end = last_characters(text, kLast);
+  if (beginning.size() + end.size() >= text.size()) return text;
+  return join(beginning, " … ", end);
 }
 
 // With white space that would not be seen in a table.

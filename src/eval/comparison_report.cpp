@@ -34,7 +34,7 @@ ComparisonSection verdicts(std::span<const MeasuredModel> models) {
 
 ComparisonSection recovery(std::span<const MeasuredModel> models) {
   return {"How much of the loss is regained",
-          "Of what " + models[1].name + " lost against " + models[0].name +
+          "Of what " + models[1].name + " lost against " + models[0].name + " (of KL: how far it is from it)" +
               "; not given where no loss is shown, since the ratio would be noise.",
           recovery_table(recovered_gaps(models), models)};
 }

@@ -36,7 +36,7 @@ a { color: var(--series-0); text-underline-offset: 0.2em; }
   background-position: left, right, left, right; background-repeat: no-repeat;
   background-size: 3rem 100%, 3rem 100%, 0.8rem 100%, 0.8rem 100%; background-attachment: local, local, scroll, scroll;
 }
-.plot { padding: 0.75rem; }
+.plot { max-width: 62rem; padding: 0.75rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.93rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.5rem 0.75rem; text-align: left; vertical-align: top; white-space: nowrap; border-bottom: 1px solid var(--rule); }
 .long { min-width: 15rem; white-space: normal; }

@@ -85,7 +85,8 @@ Table standing(const RunFigures& figures, double clip_norm) {
   if (figures.step == 0) return table;
   add("tokens read", count_text(sum(figures.tokens)) + ", " + count_text(sum(figures.trained_tokens)) + " trained on");
   add("time in steps", format_duration(sum(figures.seconds)));
-  add("tokens per second, median", format_significant(median(figures.tokens_per_second.y), 3));
+  const double rate = median(figures.tokens_per_second.y);
+  add("tokens per second, median", format_fixed(rate, rate < 100 ? 1 : 0));
   const auto clipped = static_cast<double>(clipped_steps(figures, clip_norm));
   add("steps with a clipped gradient",
       format_percent(clipped / static_cast<double>(figures.gradient_norm.y.size()), 1));

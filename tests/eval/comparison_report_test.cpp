@@ -119,6 +119,15 @@ TEST(ComparisonItems, AreTheFirmestOfTheFlippedAnswers) {
   EXPECT_TRUE(flipped_items(models[0], models[0], questions(40)).empty());
 }
 
+TEST(ComparisonItems, KeepTheEndOfALongQuestion) {
+  const auto models = four_models();
+  auto long_questions = questions(40);
+  long_questions[0].question = std::string(50, 'a') + std::string(100, 'b') + "Who?";
+  const auto items = flipped_items(models[0], models[1], long_questions);
+  EXPECT_EQ(items[0].question, std::string(40, 'a') + " … " + std::string(76, 'b') + "Who?");
+  EXPECT_EQ(items[1].question, "Question 1");
+}
+
 TEST(ComparisonItems, ShowWhiteSpaceAndWhereATokenIs) {
   auto models = four_models();
   StrayToken token;
