@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares `gemma-qat eval` with lm-evaluation-harness (transformers backend, FP32), item by item.
 
-Usage: scores_against_lm_eval.py GEMMA_QAT [MODEL_FOLDER] [--items 500] [--problems 40] [--few-shot 2] [--seed N]
+Usage: scores_against_lm_eval.py GEMMA_QAT [MODEL_FOLDER] [--items 500] [--problems 500] [--few-shot 2] [--batch 8] [--seed N]
 
 Without a folder the quickstart's base model is taken. Items in the shapes of HellaSwag, ARC, MMLU, WinoGrande, PIQA and
 GSM8K are made of this repository's texts; the tasks include the YAML files that lm-eval brings, so prompts and scoring
@@ -40,7 +40,7 @@ def write_task(folder, name, shape, data, examples=None, shots=0, **changes):
     (folder / f"{name}.yaml").write_text(json.dumps(task | changes, indent=1))
 
 
-def harness_model(folder):
+def harness_model(folder, batch):
     import tokenizers
     import torch
     import transformers
@@ -51,7 +51,7 @@ def harness_model(folder):
     backend.post_processor = tokenizers.processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", model.config.bos_token_id)])
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>",
                                                      padding_side="left")
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, max_length=2048, device="cpu")
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=2048, device="cpu")
 
 
 def harness_samples(model, folder, names):
@@ -134,8 +134,9 @@ def main():
     parser.add_argument("program")
     parser.add_argument("folder", nargs="?", default=str(ROOT / "examples/quickstart/model"))
     parser.add_argument("--items", type=int, default=500)
-    parser.add_argument("--problems", type=int, default=40)
+    parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--few-shot", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8, help="sequences that lm-eval reads at a time")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     arguments = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -148,7 +149,7 @@ def main():
         return 77
 
     print(f"seed {arguments.seed}, {arguments.folder}", flush=True)
-    model = harness_model(arguments.folder)
+    model = harness_model(arguments.folder, arguments.batch)
     fine = True
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
