@@ -134,7 +134,7 @@ class TorchLanguageModel final : public LanguageModel {
         at::from_blob(const_cast<float*>(rows.data()),
                       {static_cast<int64_t>(rows.size()) / hidden_size(), hidden_size()}, at::kFloat);
     // In place after the product: many rows of a large vocabulary are much memory.
-    at::Tensor values = model_.head()(hidden.to(model_.head().weight.device(), model_.dtype()));
+    at::Tensor values = model_.head()(hidden.to(model_.device(), model_.dtype()));
     const double softcap = model_.config().final_logit_softcap;
     if (softcap > 0) values.div_(softcap).tanh_().mul_(softcap);
     logits_ = values.to(at::kCPU, at::kFloat).contiguous();
