@@ -228,6 +228,32 @@ TEST(MemoryEstimate, SettingsThatSaveMemoryAreSeenToSaveIt) {
   EXPECT_LT(keeping("nothing"), keeping("codes"));
 }
 
+// What the CPU reads in the model's files, a teacher's too, is copied to a GPU.
+TEST(MemoryEstimate, OfAGpuCountsFrozenWeights) {
+  const TinyRun run;
+  const auto folder = wider_model(run);
+  const std::string model = "model=" + folder.string();
+  const auto estimate = [&](const char* device, const char* dtype, const char* objective) {
+    const TrainConfig config =
+        run.config("a", {model, "initialize=pretrained", "freeze_tables=yes", device, dtype, objective});
+    const BaseModel base(config);
+    return estimate_memory(config, base, frozen_weights(config, base));
+  };
+  const WeightTable table(Gemma4Config::load(folder));
+  int64_t matrices = 0;
+  for (const WeightSpec& weight : table.weights()) matrices += is_matrix(weight.role) ? 2 * weight.elements() : 0;
+  for (const char* dtype : {"dtype=bfloat16", "dtype=float32"}) {
+    const MemoryEstimate near = estimate("device=cpu", dtype, "objective=cross_entropy");
+    const MemoryEstimate far = estimate("device=cuda", dtype, "objective=cross_entropy");
+    EXPECT_GT(near.in_file, 0);
+    EXPECT_EQ(far.in_file, 0);
+    EXPECT_EQ(far.total(), near.total() + near.in_file) << describe(far);
+  }
+  const MemoryEstimate near = estimate("device=cpu", "dtype=bfloat16", "objective=forward_kl");
+  const MemoryEstimate far = estimate("device=cuda", "dtype=bfloat16", "objective=forward_kl");
+  EXPECT_EQ(far.total(), near.total() + near.in_file + matrices) << describe(far);
+}
+
 TEST(MemoryEstimate, ProcessesThatShareStatesNeedTheirPartOfThem) {
   const TinyRun run;
   const auto states_of = [&](const char* sharding, int64_t processes) {
