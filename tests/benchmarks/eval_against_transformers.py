@@ -156,7 +156,7 @@ def main():
             for choice in item["choices"]:
                 sequences.append([theirs.bos, *theirs.tokens(f"{item['question']} {choice}")])
                 firsts.append(len(context))
-        figures["questions"] = compare(arguments.program, arguments.folder, theirs, data, sequences, firsts, (1, 4, 16), arguments)
+        figures["questions"] = compare(arguments.program, arguments.folder, theirs, data, sequences, firsts, (1, 4), arguments)
     print(json.dumps(figures))
 
 
