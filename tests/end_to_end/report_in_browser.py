@@ -6,6 +6,7 @@ usage: report_in_browser.py GEMMA_QAT_PROGRAM [--screenshots FOLDER]
 """
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -217,4 +218,5 @@ def main():
 
 
 if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other would take minutes beside other tests
     sys.exit(main())
