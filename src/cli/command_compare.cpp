@@ -148,6 +148,7 @@ ComparisonOrigin origin_of(const ComparisonConfig& config) {
   ComparisonOrigin origin;
   for (const ComparedModel& model : compared_models(config, best_method(config))) {
     if (model.seed > 0) origin.seeds.push_back(model.name);
+    if (!model.is_judged) origin.aside.push_back(model.name);
   }
   origin.methods = config.methods.size();
   origin.chosen_on = config.choose;
@@ -254,6 +255,7 @@ int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin
     const Named named = parse_named(parsed.positional[i]);
     OpenedModel opened = open_model(named.path, model_options);
     models.push_back(measure_model(named, opened, reference, files, greedy, inputs, items));
+    models.back().is_judged = std::ranges::find(origin.aside, named.name) == origin.aside.end();
     if (models.back().own_tokenizer) warn({tokenizer_warning(models.back(), first.name)});
   }
   if (!inputs.items.empty()) write_file(inputs.items, items);

@@ -17,6 +17,7 @@
 #include "core/json.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
+#include "core/process_memory.h"
 #include "eval/text_summary.h"
 #include "gemma4/model_folder.h"
 #include "trainers/run_folder.h"
@@ -76,6 +77,8 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
   }
   std::printf("\n== %s\n", line.c_str());
   std::fflush(stdout);
+  // A run refuses to start where too little is left, and steps before this one may have needed much.
+  return_freed_memory();
   Arguments all = arguments;
   all.insert(all.end(), to_continue.begin(), to_continue.end());
   const auto start = std::chrono::steady_clock::now();
@@ -211,7 +214,7 @@ std::vector<ComparedModel> compared_models(const ComparisonConfig& config, const
   for (const std::string& method : config.methods) {
     if (method != best) models.push_back({upper_case(method), config.quantized_folder(method), ""});
   }
-  if (config.has_control()) models.push_back({"BASE", config.model, ""});
+  if (config.has_control()) models.push_back({"BASE", config.model, "", /*seed=*/0, /*is_judged=*/false});
   return models;
 }
 

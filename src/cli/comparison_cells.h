@@ -16,6 +16,7 @@ struct ComparedModel {
   std::string path;
   std::string metrics;  // metrics.jsonl of its run; empty without one
   int64_t seed = 0;     // of a QAT run
+  bool is_judged = true;
 };
 
 // Trains and quantizes what is missing. Prints the command line of every step. Throws Error if a step was finished
@@ -26,7 +27,8 @@ int make_missing_cells(const ComparisonConfig& config);
 // The method with the least KL from the reference on `choose`; the figures of all are kept in out/chosen.json.
 std::string best_method(const ComparisonConfig& config);
 
-// In the order in which they are judged: the reference, the best method, QAT, the other methods, the base.
+// In the order in which they are judged: the reference, the best method, QAT, the other methods; at last the base,
+// about which nothing is claimed where there is a control.
 std::vector<ComparedModel> compared_models(const ComparisonConfig& config, const std::string& best);
 
 }  // namespace qat

@@ -16,6 +16,7 @@ struct ComparisonOrigin {
   std::vector<std::string> seeds;      // names of the models that differ in their seed only; empty: not known
   size_t methods = 0;                  // without training, that the second model was chosen among
   std::vector<std::string> chosen_on;  // files that it was chosen on
+  std::vector<std::string> aside;      // names of the models that are not judged
 };
 
 struct ClaimLimit {

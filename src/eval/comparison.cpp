@@ -134,6 +134,7 @@ std::vector<Judgement> judge_models(std::span<const MeasuredModel> models) {
   std::vector<Comparison> family;
   const MeasuredModel& baseline = models[baseline_of(models)];
   for (const MeasuredModel& candidate : candidates(models)) {
+    if (!candidate.is_judged) continue;
     const auto add = [&](const char* measure, Comparison comparison) {
       judgements.push_back({candidate.name, baseline.name, measure, comparison.difference, {}});
       family.push_back(std::move(comparison));
@@ -154,6 +155,7 @@ std::vector<RecoveredGap> recovered_gaps(std::span<const MeasuredModel> models) 
   std::vector<RecoveredGap> gaps;
   if (models.size() < 3) return gaps;
   for (const MeasuredModel& model : candidates(models)) {
+    if (!model.is_judged) continue;
     if (!model.own_tokenizer && !models[1].own_tokenizer) {
       for (const auto& [measure, field] : {std::pair("KL", &DocumentMeasures::divergence),
                                            std::pair("loss", &DocumentMeasures::negative_log_likelihood)}) {

@@ -29,6 +29,7 @@ struct MeasuredModel {
   // A model whose tokenizer is another one than the first model's: its text is measured in its own tokens, without a
   // reference, and only its answers are compared.
   bool own_tokenizer = false;
+  bool is_judged = true;  // else it is measured to know where the others come from, and no claim is about it
   TextMeasures text;
   std::vector<MeasuredFile> files;         // in the order of the documents
   std::vector<ChoiceResult> choices;       // empty without questions

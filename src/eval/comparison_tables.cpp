@@ -163,7 +163,9 @@ Table recovery_table(std::span<const RecoveredGap> gaps, std::span<const Measure
     const Estimate& lost_share = gap.recovery.gap;
     std::vector<std::string> cells{gap.model, gap.measure, format_significant(lost_share.value, 3),
                                    range(lost_share.interval)};
-    if (gap.recovery.fraction) {
+    if (gap.recovery.fraction && gap.recovery.fraction->interval.high < 0) {
+      cells.insert(cells.end(), {"nothing: it lost more", ""});
+    } else if (gap.recovery.fraction) {
       cells.insert(cells.end(),
                    {format_percent(gap.recovery.fraction->value, 1), percent_range(gap.recovery.fraction->interval)});
     } else {

@@ -44,7 +44,7 @@ std::vector<MeasuredModel> four_models() {
 ComparisonFacts facts_of_four() {
   ComparisonFacts facts;
   facts.questions = questions(40);
-  facts.origin = {{"QAT-1", "QAT-2"}, 3, {"choose.jsonl"}};
+  facts.origin = {{"QAT-1", "QAT-2"}, 3, {"choose.jsonl"}, {}};
   return facts;
 }
 
@@ -98,7 +98,7 @@ TEST(ClaimLimits, SayWhatAClaimRestsOnAndWhatIsNotKnown) {
   EXPECT_THAT(known[0],
               HasSubstr("2 trained QAT models, with a KL of 0.0471 to 0.0565; that of GPTQ is 0.188. Every seed"));
   EXPECT_THAT(known[1], HasSubstr("least KL of 3 methods without training on choose.jsonl"));
-  EXPECT_THAT(origin_sentences(models, {{"QAT-1"}, 1, {}})[0], HasSubstr("Seeds: one."));
+  EXPECT_THAT(origin_sentences(models, {{"QAT-1"}, 1, {}, {}})[0], HasSubstr("Seeds: one."));
   EXPECT_THAT(origin_sentences(models, {})[0], HasSubstr("is not known"));
 }
 

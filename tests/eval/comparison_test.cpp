@@ -60,6 +60,28 @@ TEST(Comparison, SaysHowMuchIsRegained) {
   EXPECT_EQ(recovery_table(gaps, models).rows[1][4], "75.0 %");
 }
 
+TEST(Comparison, SaysNoShareOfWhatIsLostOnTop) {
+  auto models = three_models();
+  std::swap(models[1], models[2]);
+  const Table table = recovery_table(recovered_gaps(models), models);
+  EXPECT_EQ(table.rows[0][4], "nothing: it lost more");
+  EXPECT_EQ(table.rows[0][5], "");
+}
+
+TEST(Comparison, MakesNoClaimAboutModelsThatStandAside) {
+  auto models = three_models();
+  models.push_back(models[2]);
+  models.back().name = "BASE";
+  models.back().is_judged = false;
+  const auto judgements = judge_models(models);
+  const auto of_three = judge_models(std::span(models).first(3));
+  ASSERT_EQ(judgements.size(), of_three.size());
+  for (size_t i = 0; i < judgements.size(); ++i) {
+    EXPECT_EQ(judgements[i].verdict.adjusted_p_value, of_three[i].verdict.adjusted_p_value);
+  }
+  EXPECT_EQ(recovered_gaps(models).size(), recovered_gaps(std::span(models).first(3)).size());
+}
+
 TEST(Comparison, SaysWhyNothingIsRegained) {
   const std::vector<MeasuredModel> equal{measured_model("BF16", 1.8, 0), measured_model("RTN", 1.8, 0.1),
                                          measured_model("QAT", 1.8, 0.1)};
