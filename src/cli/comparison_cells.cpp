@@ -42,12 +42,17 @@ std::string command_line(const char* verb, const Arguments& arguments) {
   return line;
 }
 
+// "AMD EPYC, family 26, model 17": processors of several kinds may have one name.
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  std::string name = "unknown", family, model;
+  for (std::string line; std::getline(file, line) && !line.empty();) {
+    const auto value = [&] { return line.substr(std::min(line.size(), line.find(':') + 2)); };
+    if (line.starts_with("model name")) name = value();
+    if (line.starts_with("cpu family")) family = ", family " + value();
+    if (line.starts_with("model\t")) model = ", model " + value();
   }
-  return "unknown";
+  return name + family + model;
 }
 
 // What differs from run to run is kept apart from the report: dates, the machine, how long the steps took.

@@ -30,7 +30,7 @@ def run_comparison(program, folder):
     data = folder / "runs/quickstart/data"
     make = [sys.executable, SOURCE / "scripts/quickstart_data/make_corpus.py", data, "--seed", 1, "--people", 24, "--bytes", 200000, "--chats", 2400,
             "--questions", 300]
-    split = [sys.executable, SOURCE / "scripts/split_data", data / "finetune.jsonl", "--fractions", "0.8,0.05,0.15"]
+    split = [sys.executable, SOURCE / "scripts/split_data", data / "finetune.jsonl", "--fractions", "0.8,0.05,0.15", "--force"]
     for command in (make, split):
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([program, "compare", "configs/eval/quickstart.json"], check=True, cwd=folder)
