@@ -137,7 +137,7 @@ Arguments arguments_of(const ComparisonConfig& config) {
   }
   if (!config.questions.empty()) arguments.insert(arguments.end(), {"--questions", config.questions});
   arguments.insert(arguments.end(), {"--documents", std::to_string(config.documents), "--max-tokens",
-                                     std::to_string(config.max_tokens), "--prompts", std::to_string(config.prompts)});
+                                     std::to_string(config.max_tokens), "--prompts", std::to_string(config.prompts), "--dtype", config.dtype});
   arguments.insert(arguments.end(), runs.begin(), runs.end());
   arguments.insert(arguments.end(), {"--report", config.out + "/report.html"});
   return arguments;

@@ -145,8 +145,8 @@ void check_same_layout(const ComparisonConfig& config) {
 
 // Mean KL per token.
 double divergence_of(const std::string& folder, OpenedModel& reference, const std::vector<Example>& documents,
-                     const MeasureOptions& options) {
-  OpenedModel model = open_model(folder, {});
+                     const MeasureOptions& options, const ModelOptions& model_options) {
+  OpenedModel model = open_model(folder, model_options);
   const TextMeasures measures = measure_documents(model, &reference, documents, options);
   return summarize(measures).divergence->divergence.mean;
 }
@@ -179,12 +179,15 @@ std::string best_method(const ComparisonConfig& config) {
   if (fs::exists(file)) {
     const auto chosen = load_json(file);
     if (chosen.value("files", std::vector<std::string>()) == config.choose &&
-        chosen.value("methods", std::vector<std::string>()) == config.methods) {
+        chosen.value("methods", std::vector<std::string>()) == config.methods &&
+        chosen.value("dtype", std::string()) == config.dtype) {
       return chosen.at("best").get<std::string>();
     }
   }
   nlohmann::ordered_json figures;
-  OpenedModel reference = open_model(config.reference(), {});
+  ModelOptions model_options;
+  model_options.dtype = config.dtype;
+  OpenedModel reference = open_model(config.reference(), model_options);
   remember_passes(reference);
   MeasureOptions options;
   options.documents = config.documents;
@@ -195,14 +198,14 @@ std::string best_method(const ComparisonConfig& config) {
     std::move(more.begin(), more.end(), std::back_inserter(documents));
   }
   for (const std::string& method : config.methods) {
-    figures[method] = divergence_of(config.quantized_folder(method), reference, documents, options);
+    figures[method] = divergence_of(config.quantized_folder(method), reference, documents, options, model_options);
     std::printf("KL on the choose files: %s %.4g\n", method.c_str(), figures[method].get<double>());
   }
   const auto best = std::min_element(
       config.methods.begin(), config.methods.end(),
       [&](const std::string& a, const std::string& b) { return figures[a].get<double>() < figures[b].get<double>(); });
   const nlohmann::ordered_json chosen{
-      {"best", *best}, {"kl", figures}, {"methods", config.methods}, {"files", config.choose}};
+      {"best", *best}, {"kl", figures}, {"methods", config.methods}, {"files", config.choose}, {"dtype", config.dtype}};
   write_file(file, chosen.dump(1) + "\n");
   return *best;
 }

@@ -32,6 +32,8 @@ void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("documents", documents, "measure only the first so many documents of a file, 0 = all");
   visitor.field("max_tokens", max_tokens, "longest window of a document");
   visitor.field("prompts", prompts, "prompts for greedy agreement, 0 = none");
+  visitor.choice("dtype", dtype, {"float32", "bfloat16"},
+                 "in which the models are measured, whatever they were trained in");
 }
 
 namespace {

@@ -31,6 +31,7 @@ struct ComparisonConfig {
   int64_t documents = 0;
   int64_t max_tokens = 2048;
   int64_t prompts = 0;
+  std::string dtype = "float32";
 
   void visit_fields(FieldVisitor& visitor);
 
