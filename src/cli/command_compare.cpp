@@ -197,14 +197,6 @@ std::vector<ComparisonFacts::TrainingRun> read_runs(const cxxopts::ParseResult& 
   return runs;
 }
 
-std::vector<MultipleChoiceQuestion> measured_questions(const Inputs& inputs) {
-  auto questions = load_multiple_choice(inputs.questions);
-  const auto most = static_cast<size_t>(inputs.measure.documents);
-  if (most > 0 && questions.size() > most)
-    questions.erase(questions.begin() + static_cast<std::ptrdiff_t>(most), questions.end());
-  return questions;
-}
-
 void write_results(const std::vector<MeasuredModel>& models, const ComparisonFacts& facts,
                    const cxxopts::ParseResult& options) {
   const auto json = comparison_report_json(models, facts);
@@ -240,7 +232,7 @@ int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin
   for (const std::string& file : inputs.data) warn(check_data(file, inputs.measure));
   if (!inputs.questions.empty()) {
     warn(check_data(inputs.questions, inputs.measure));
-    facts.questions = measured_questions(inputs);
+    facts.questions = load_questions(inputs.questions, inputs.measure);
   }
 
   const Files files = load_files(reference, inputs);

@@ -19,12 +19,10 @@ namespace {
 const CommandHelp kHelp{
     "gemma-qat compare --sensitivity MODEL --plan PLAN --data FILE [--budget SIZE [--write-plan FILE.json]]",
     "Quantizes one part of a model at a time (all weights of a role, then all of a layer) under searched scales, and "
-    "tells "
-    "the KL divergence from the whole model: what suffers most. Activations stay as they are. With --budget it also "
-    "proposes "
-    "a plan: of all ways to give each role one of the schemes, the one that fits the size and whose parts' divergences "
-    "have "
-    "the least sum. That they add up is an approximation, so the proposal is measured as a whole, too.",
+    "tells the KL divergence from the whole model: what suffers most. Activations stay as they are. With --budget it "
+    "also proposes a plan: of all ways to give each role one of the schemes, the one that fits the size and whose "
+    "parts' divergences have the least sum. That they add up is an approximation, so the proposal is measured as a "
+    "whole, too.",
     "  gemma-qat compare --sensitivity gemma-4-E2B-it --plan q4_0 --data chats.choose.jsonl --rows 8\n"
     "  gemma-qat compare --sensitivity gemma-4-E2B-it --plan q4_0 --data chats.choose.jsonl --budget 3.2GB "
     "--write-plan mixed.json"};

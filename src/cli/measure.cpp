@@ -75,10 +75,15 @@ TextMeasures measure_documents(OpenedModel& opened, OpenedModel* reference, cons
   return measure_text(*opened.model, reference == nullptr ? nullptr : reference->model.get(), documents, text);
 }
 
-std::vector<ChoiceResult> measure_questions(OpenedModel& opened, const std::string& data,
-                                            const MeasureOptions& options) {
+std::vector<MultipleChoiceQuestion> load_questions(const std::string& data, const MeasureOptions& options) {
   auto questions = load_multiple_choice(data);
   keep_first(questions, options.documents);
+  return questions;
+}
+
+std::vector<ChoiceResult> measure_questions(OpenedModel& opened, const std::string& data,
+                                            const MeasureOptions& options) {
+  auto questions = load_questions(data, options);
   if (options.few_shot > 0) {
     add_solved_examples(questions, load_multiple_choice(options.few_shot_data), options.few_shot);
   }

@@ -32,6 +32,8 @@ MeasureOptions read_measure_options(const cxxopts::ParseResult& parsed);
 
 // Examples of a text or chat file, tokenized for the model.
 std::vector<Example> load_documents(const OpenedModel& opened, const std::string& data, const MeasureOptions& options);
+// The questions of a file that measure_questions() puts.
+std::vector<MultipleChoiceQuestion> load_questions(const std::string& data, const MeasureOptions& options);
 TextMeasures measure_documents(OpenedModel& opened, OpenedModel* reference, const std::vector<Example>& documents,
                                const MeasureOptions& options);
 // Multiple-choice questions and worked problems: through the chat template if the model has one.
