@@ -1,5 +1,7 @@
 #include "cli/comparison_cells.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cctype>
 #include <chrono>
@@ -69,6 +71,13 @@ void add_to_environment(const fs::path& file, const std::string& step, double se
   write_file(file, environment.dump(1) + "\n");
 }
 
+// Figures depend on the number of threads in their last bits, and a training run sets its own: whether it runs now or
+// was finished before, what is quantized and measured afterwards has the threads of QAT.
+void use_threads(const ComparisonConfig& config) {
+  const int64_t threads = config.training_config(1).threads;
+  if (threads > 0) at::set_num_threads(static_cast<int>(threads));
+}
+
 // Runs a step unless its record says that it was finished with the same command line.
 int run_once(const ComparisonConfig& config, const std::string& name, const char* verb, Verb run,
              const Arguments& arguments, const Arguments& to_continue) {
@@ -88,6 +97,7 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
   all.insert(all.end(), to_continue.begin(), to_continue.end());
   const auto start = std::chrono::steady_clock::now();
   const int code = run(all);
+  use_threads(config);
   if (code != 0) return code;
   fs::create_directories(record.parent_path());
   add_to_environment(fs::path(config.out) / "environment.json", name,
@@ -105,7 +115,9 @@ int train_once(const ComparisonConfig& config, int64_t seed, const std::string& 
 
 int quantize_once(const ComparisonConfig& config, const std::string& method) {
   const TrainConfig training = config.training_config(1);
-  Arguments arguments{"--model", config.reference(), "--plan", training.plan, "--method", method};
+  const QuantizeMethod wanted(method);
+  Arguments arguments{"--model", config.reference(), "--plan", training.plan, "--method", wanted.name};
+  if (!wanted.calibration.empty()) arguments.insert(arguments.end(), {"--calibration", wanted.calibration});
   if (training.kv_cache != "plan") arguments.insert(arguments.end(), {"--kv-cache", training.kv_cache});
   if (training.activations != "plan") arguments.insert(arguments.end(), {"--activations", training.activations});
   if (!config.calibration.empty()) {
@@ -159,6 +171,7 @@ std::string upper_case(std::string text) {
 }  // namespace
 
 int make_missing_cells(const ComparisonConfig& config) {
+  use_threads(config);
   if (config.has_control()) {
     if (const int code = train_once(config, 0); code != 0) return code;
   }

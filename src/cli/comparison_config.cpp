@@ -4,10 +4,16 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "cli/untrained_checkpoint.h"
+#include "core/comma_list.h"
 #include "core/error.h"
 
 namespace qat {
 namespace fs = std::filesystem;
+
+QuantizeMethod::QuantizeMethod(const std::string& text) : name(text.substr(0, text.find('+'))) {
+  if (name.size() < text.size()) calibration = text.substr(name.size() + 1);
+}
 
 void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("about", about, "for readers only");
@@ -22,7 +28,8 @@ void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("settings", settings, "key=value for every training run");
   visitor.field("seeds", seeds, "QAT runs, with the seeds 1, 2, ...");
   visitor.field("methods", methods,
-                "methods of `quantize`; the one with the least KL on `choose` is compared with QAT");
+                "methods of `quantize`, of which the one with the least KL on `choose` is compared with QAT; mse+percentile is "
+                "mse with that --calibration of static activations");
   visitor.field("calibration", calibration, "data for methods that look at activations, and for static activations");
   visitor.field("calibration_rows", calibration_rows, "packed rows of it");
   visitor.field("calibration_length", calibration_length, "tokens of a row");
@@ -52,6 +59,15 @@ void check(const ComparisonConfig& config, std::vector<std::string>& problems) {
   if (!config.model.empty()) wants_file("model", config.model);
   wants(config.seeds >= 1, join("seeds: ", config.seeds, ", wanted 1 or more"));
   wants(!config.methods.empty(), "methods: wanted one at least");
+  const auto wants_known = [&](const std::string& name, const std::vector<std::string>& known) {
+    wants(std::ranges::find(known, name) != known.end(),
+          join("methods: there is no ", name, " (known: ", comma_list(known), ")"));
+  };
+  for (const std::string& text : config.methods) {
+    const QuantizeMethod method(text);
+    wants_known(method.name, quantize_methods());
+    if (!method.calibration.empty()) wants_known(method.calibration, calibration_methods());
+  }
   wants(std::set(config.methods.begin(), config.methods.end()).size() == config.methods.size(),
         "methods: one is named twice");
   wants(!config.report.empty(), "report: wanted one file at least");

@@ -12,6 +12,14 @@
 
 namespace qat {
 
+// "mse", or "mse+percentile" with the calibration of static activations that `quantize` is to use.
+struct QuantizeMethod {
+  explicit QuantizeMethod(const std::string& text);
+
+  std::string name;
+  std::string calibration;  // empty: the method's own
+};
+
 struct ComparisonConfig {
   std::string about;
   std::string model;

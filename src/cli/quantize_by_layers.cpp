@@ -19,6 +19,7 @@ constexpr int64_t kMeasuredRows = 4;  // every fourth
 const std::map<std::string, PtqMethod> kMethods{{"imatrix", PtqMethod::Importance},
                                                 {"gptq", PtqMethod::Gptq},
                                                 {"awq", PtqMethod::Awq},
+                                                {"awq-gptq", PtqMethod::AwqGptq},
                                                 {"autoround", PtqMethod::SignDescent}};
 
 struct Rows {

@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "cli/witness_prompts.h"
+#include "core/comma_list.h"
 #include "core/error.h"
 #include "trainers/calibration.h"
 #include "trainers/checkpoint_writer.h"
@@ -22,21 +23,30 @@ namespace fs = std::filesystem;
 std::string choice(const cxxopts::ParseResult& options, const char* name, const std::vector<std::string>& known) {
   const auto value = options[name].as<std::string>();
   if (std::find(known.begin(), known.end(), value) != known.end()) return value;
-  std::string list;
-  for (const std::string& candidate : known) list += (list.empty() ? "" : ", ") + candidate;
-  fail_usage("--", name, " ", value, ": no such choice (known: ", list, ")");
+  fail_usage("--", name, " ", value, ": no such choice (known: ", comma_list(known), ")");
 }
 
 }  // namespace
 
+const std::vector<std::string>& quantize_methods() {
+  static const std::vector<std::string> methods{"rtn", "mse",      "imatrix",   "gptq",
+                                                "awq", "awq-gptq", "autoround", "recover"};
+  return methods;
+}
+
+const std::vector<std::string>& calibration_methods() {
+  static const std::vector<std::string> methods{"least_error", "percentile", "maximum"};
+  return methods;
+}
+
 void add_checkpoint_options(cxxopts::Options& options) {
   options.add_options()("model", "model folder with BF16 weights", cxxopts::value<std::string>())(
       "plan", "name of a plan (gemma-qat configs list) or a file", cxxopts::value<std::string>())(
-      "method", "rtn, mse, imatrix, gptq, awq, autoround or recover", cxxopts::value<std::string>()->default_value("rtn"))(
+      "method", comma_list(quantize_methods()), cxxopts::value<std::string>()->default_value("rtn"))(
       "data", "file to compute activations from (JSONL or text)", cxxopts::value<std::string>())(
       "rows", "packed rows of it that are looked at", cxxopts::value<int64_t>()->default_value("32"))(
       "sequence-length", "tokens of a row", cxxopts::value<int64_t>()->default_value("512"))(
-      "calibration", "least_error, percentile or maximum, instead of the method's", cxxopts::value<std::string>())(
+      "calibration", "instead of the method's: " + comma_list(calibration_methods()), cxxopts::value<std::string>())(
       "activations", "none, or input for inputs only, instead of the plan's", cxxopts::value<std::string>())(
       "chat-template", "template of conversations in --data, where the model has none", cxxopts::value<std::string>())(
       "kv-cache", "none, q8_0 or int8 instead of the plan's", cxxopts::value<std::string>())(
@@ -60,7 +70,7 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
   }
   if (options.count("kv-cache") > 0) config.kv_cache = choice(options, "kv-cache", {"none", "q8_0", "int8"});
   if (options.count("activations") > 0) config.activations = choice(options, "activations", {"none", "input"});
-  const std::string method = choice(options, "method", {"rtn", "mse", "imatrix", "gptq", "awq", "autoround", "recover"});
+  const std::string method = choice(options, "method", quantize_methods());
   const bool searches = method != "rtn" && method != "recover";
   config.quantization.row_scales = searches ? "search" : "absolute_max";
   config.quantization.block_scales = searches ? "search" : "rule";
@@ -69,7 +79,7 @@ TrainConfig read_checkpoint_options(const cxxopts::ParseResult& options, std::in
   CalibrationConfig& calibration = config.quantization.calibration;
   calibration.method = searches ? "least_error" : "maximum";
   if (options.count("calibration") > 0) {
-    calibration.method = choice(options, "calibration", {"least_error", "percentile", "maximum"});
+    calibration.method = choice(options, "calibration", calibration_methods());
   }
   calibration.rows = options["rows"].as<int64_t>();
   config.sequence_length = options["sequence-length"].as<int64_t>();

@@ -4,6 +4,7 @@
 #include <functional>
 #include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "model/gemma4_model.h"
@@ -11,6 +12,10 @@
 #include "trainers/train_config.h"
 
 namespace qat {
+
+// What --method and --calibration may be.
+const std::vector<std::string>& quantize_methods();
+const std::vector<std::string>& calibration_methods();
 
 // --model, --plan, --method, calibration, --out and --force.
 void add_checkpoint_options(cxxopts::Options& options);

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/comma_list.h"
 #include "core/error.h"
 #include "data/utf8.h"
 
@@ -42,9 +43,7 @@ const char* first_of(const ordered_json& line, std::initializer_list<const char*
   for (const char* name : names) {
     if (has(line, name)) return name;
   }
-  std::string wanted;
-  for (const char* name : names) wanted += (wanted.empty() ? "" : ", ") + std::string(name);
-  fail("none of the fields ", wanted, " is there");
+  fail("none of the fields ", comma_list(names), " is there");
 }
 
 }  // namespace qat

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/comma_list.h"
 #include "core/error.h"
 
 namespace qat {
@@ -130,10 +131,8 @@ std::string choice_sentence(std::span<const MeasuredModel> models, const Compari
   if (origin.methods == 1) {
     return "Baseline: " + baseline + " is the only method without training that was tried; a better one may exist.";
   }
-  std::string files;
-  for (const std::string& file : origin.chosen_on) files += (files.empty() ? "" : ", ") + file;
   return join(
-      "Baseline: ", baseline, " had the least KL of ", origin.methods, " methods without training on ", files,
+      "Baseline: ", baseline, " had the least KL of ", origin.methods, " methods without training on ", comma_list(origin.chosen_on),
       ", from which nothing is reported here. Chosen on the files of this report, its figures would be flattered.");
 }
 

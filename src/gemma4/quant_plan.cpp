@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "core/comma_list.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -207,11 +208,9 @@ QuantPlan QuantPlan::load(const std::string& name_or_path) {
   const fs::path named = configs_folder() / "plans" / (name_or_path + ".json");
   const bool is_file = fs::is_regular_file(name_or_path);
   if (!is_file && !fs::is_regular_file(named)) {
-    std::string known;
-    for (const std::string& plan : known_plans()) known += (known.empty() ? "" : ", ") + plan;
     const auto nearest = nearest_name(name_or_path, known_plans());
     fail_usage("plan \"", name_or_path, "\": neither a file nor a known plan",
-               nearest ? "; did you mean \"" + *nearest + "\"?" : "", "\n  known plans: ", known);
+               nearest ? "; did you mean \"" + *nearest + "\"?" : "", "\n  known plans: ", comma_list(known_plans()));
   }
   const fs::path file = is_file ? fs::path(name_or_path) : named;
   return parse(load_json(file), file.stem().string(), file.string());

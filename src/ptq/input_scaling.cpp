@@ -122,6 +122,10 @@ at::Tensor LinearScaling::squares(const at::Tensor& of_input) const {
   return columns.defined() ? of_input / columns.square() : of_input.contiguous();
 }
 
+at::Tensor LinearScaling::moments(const at::Tensor& of_input) const {
+  return columns.defined() ? of_input / columns / columns.unsqueeze(1) : of_input;
+}
+
 at::Tensor possible_scales(const Gemma4Model& model, const LinearInput& input, const at::Tensor& wanted) {
   QAT_CHECK(input.obstacle.empty());
   return input.norm == nullptr ? wanted : fold_into_norm(model, input, wanted).scales;

@@ -37,8 +37,9 @@ struct LinearScaling {
   at::Tensor apply(const at::Tensor& weight) const;
   // The weight [out, in] that computes from the input as it was what `scaled` computes in the scaled model.
   at::Tensor undo(const at::Tensor& scaled) const;
-  // Mean squares [in] of the input as it was, of the scaled one.
+  // Of the scaled input, from those of the input as it was: mean squares [in], second moments [in, in].
   at::Tensor squares(const at::Tensor& of_input) const;
+  at::Tensor moments(const at::Tensor& of_input) const;
 };
 
 // The scales nearest to `wanted` (fp32 [channels], above 0) that the model can have: a norm's weight stays a BF16

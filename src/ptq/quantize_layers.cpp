@@ -79,26 +79,33 @@ struct Chosen {
   bool is_fallback = false;
 };
 
+bool scales_inputs(PtqMethod method) { return method == PtqMethod::Awq || method == PtqMethod::AwqGptq; }
+
+bool stays_as_rounded(const LinearScaling& scaling, PtqMethod method) {
+  return method == PtqMethod::Awq && !scaling.obstacle.empty();
+}
+
 Chosen choose(const at::Tensor& weight, const LinearScaling& scaling, const at::Tensor& moments,
               const LayerPtqOptions& options) {
-  if (!scaling.obstacle.empty()) return {by_rule(weight)};
-  Chosen chosen{by_importance(scaling.apply(weight), scaling.squares(moments.diagonal()))};
+  if (stays_as_rounded(scaling, options.method)) return {by_rule(weight)};
+  const at::Tensor scaled = scaling.apply(weight);
+  Chosen chosen{by_importance(scaled, scaling.squares(moments.diagonal()))};
   if (options.method == PtqMethod::Importance || options.method == PtqMethod::Awq) return chosen;
   if (options.method == PtqMethod::SignDescent) {
-    return {sign_descent(weight, chosen.on_grid.scales, moments, options.sign_descent)};
+    return {sign_descent(scaled, chosen.on_grid.scales, moments, options.sign_descent)};
   }
-  const auto values = gptq(weight, chosen.on_grid.scales, moments, options.gptq);
+  const auto values = gptq(scaled, chosen.on_grid.scales, scaling.moments(moments), options.gptq);
   chosen.is_fallback = !values;
   if (values) chosen.on_grid.values = *values;
   return chosen;
 }
 
 LinearOutcome outcome_of(const WeightSpec& linear, const at::Tensor& weight, const LinearScaling& scaling,
-                         const Chosen& chosen, const at::Tensor& moments) {
+                         const Chosen& chosen, const at::Tensor& moments, PtqMethod method) {
   const double output = std::max(output_error(weight, moments), 1e-30);
   return {linear.name, output_error(scaling.undo(chosen.on_grid.values) - weight, moments) / output,
           output_error(block_values(Scheme::Q4_0, weight, {}) - weight, moments) / output, chosen.is_fallback,
-          scaling.obstacle};
+          stays_as_rounded(scaling, method) ? scaling.obstacle : ""};
 }
 
 }  // namespace
@@ -135,7 +142,7 @@ LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
       }
     }
     std::map<std::string, LinearScaling> scalings;
-    if (options.method == PtqMethod::Awq) {
+    if (scales_inputs(options.method)) {
       const auto may_change = [&](const WeightSpec& weight) { return is_quantized_by_layer(weight, plan); };
       scalings = awq(model, inputs_of_layer(model, layer, may_change), moments, options.awq);
     }
@@ -143,7 +150,8 @@ LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,
       at::Tensor& weight = model.projection(linear->name).weight;
       const LinearScaling& scaling = scalings[linear->name];
       const Chosen chosen = choose(weight, scaling, moments.at(linear->input_name()), options);
-      result.linears.push_back(outcome_of(*linear, weight, scaling, chosen, held_out_moments.at(linear->input_name())));
+      result.linears.push_back(outcome_of(*linear, weight, scaling, chosen, held_out_moments.at(linear->input_name()),
+                                          options.method));
       weight.copy_(chosen.on_grid.values.to(at::kBFloat16));
       result.scales.emplace(linear->name, chosen.on_grid.scales.reshape({-1}));
     }

@@ -18,10 +18,12 @@
 namespace qat {
 
 enum class PtqMethod {
-  Importance,  // scales and codes by llama.cpp's weighted search, weights from mean squared inputs
-  Gptq,        // codes by GPTQ under the scales of that search
-  Awq,         // the same search under scales of input channels, which norms and linears before it take
-  SignDescent  // codes and scales by signed gradient descent from that search's scales
+  Importance,   // scales and codes by llama.cpp's weighted search, weights from mean squared inputs
+  Gptq,         // codes by GPTQ under the scales of that search
+  SignDescent,  // codes and scales by signed gradient descent from that search's scales
+  // Under scales of input channels, which norms and linears before it take:
+  Awq,     // that search; what cannot be scaled is rounded by the scheme's rule
+  AwqGptq  // GPTQ, also of what cannot be scaled
 };
 
 struct LayerPtqOptions {
@@ -38,7 +40,7 @@ struct LinearOutcome {
   double error = 0;
   double rounding_error = 0;  // of rounding by the scheme's rule
   bool is_fallback = false;   // GPTQ could not be done: Importance took its place
-  std::string obstacle;       // why AWQ leaves it as rounding does; empty: it does not
+  std::string obstacle;       // why Awq leaves it as rounding does; empty: it does not
 };
 
 struct LayerPtqResult {
@@ -50,8 +52,8 @@ struct LayerPtqResult {
 bool is_quantized_by_layer(const WeightSpec& weight, const ResolvedPlan& plan);
 
 // Moves the masters of those weights onto the grid: BF16 numbers that encode to the chosen codes under the returned
-// scales. `model` is in Float, its other weights stay as they are, but for norms that Awq divides: it multiplies the
-// masters that read them before it moves them. `calibration` and `held_out`: at least one batch
+// scales. `model` is in Float, its other weights stay as they are, but for norms that Awq and AwqGptq divide: they
+// multiply the masters that read them before they move them. `calibration` and `held_out`: at least one batch
 // each. Throws Error if a weight's input is not finite. Without autograd; memory beside the model: hidden states of all
 // batches, and one layer's statistics.
 LayerPtqResult quantize_layers(Gemma4Model& model, const ResolvedPlan& plan,

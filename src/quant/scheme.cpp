@@ -3,6 +3,7 @@
 #include <array>
 #include <vector>
 
+#include "core/comma_list.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -35,16 +36,14 @@ const QuantScheme& scheme(Scheme id) {
 }
 
 const QuantScheme& scheme_by_name(std::string_view name) {
-  std::string known;
   std::vector<std::string> names;
   for (const QuantScheme& candidate : kSchemes) {
     if (candidate.name == name) return candidate;
     names.emplace_back(candidate.name);
-    known += (known.empty() ? "" : ", ") + names.back();
   }
   const auto nearest = nearest_name(name, names);
   fail_usage("\"", name, "\": no such quantization scheme", nearest ? "; did you mean \"" + *nearest + "\"?" : "",
-             " (known: ", known, ")");
+             " (known: ", comma_list(names), ")");
 }
 
 const QuantScheme& scheme_by_gguf_type(int gguf_type, const std::string& where) {

@@ -147,7 +147,7 @@ class Journey(unittest.TestCase):
         choose = self.folder / "choose.jsonl"
         choose.write_text("".join(json.dumps({"text": f"{a} times {a} is {a * a}."}) + "\n" for a in range(8)))
         settings = {"model": str(plain), "out": str(out), "qat": str(self.config), "qat_starts_from": "best",
-                    "settings": ["initialize=pretrained", "kv_cache=none", "objective=forward_kl", "steps=2",
+                    "settings": ["initialize=pretrained", "kv_cache=none", "objective=forward_kl", "steps=2", "threads=1",
                                  "quantization.block_scales=learned"],
                     "methods": ["rtn", "gptq"], "calibration": str(self.data), "calibration_rows": 8,
                     "calibration_length": 64, "choose": [str(choose)], "report": [str(self.data)], "documents": 40}
@@ -172,6 +172,7 @@ class Journey(unittest.TestCase):
         self.expect(run("compare", config, f"choose={json.dumps(settings['report'])}"), USAGE, "would flatter the figures")
         self.expect(run("compare", config, "methode=rtn", "seeds=0"), USAGE, "methods", "methode")
         self.expect(run("compare", config, "seeds=0", "model=nowhere"), USAGE, "wanted 1 or more", "nowhere does not exist")
+        self.expect(run("compare", config, 'methods=["gptQ","mse+median"]'), USAGE, "there is no gptQ", "there is no median", "percentile")
         self.expect(run("compare", config, 'choose=["nowhere","elsewhere"]'), USAGE, "nowhere does not exist", "elsewhere does not exist")
         self.expect(run("compare", self.folder / "none.json"), USAGE, "no such configuration")
 

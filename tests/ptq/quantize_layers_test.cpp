@@ -56,7 +56,8 @@ TEST_P(QuantizeLayers, LeavesNumbersThatEncodeToThemselvesAndLowersOutputErrors)
   for (const WeightSpec& weight : tiny.model.weights().weights()) {
     const at::Tensor now = tiny.model.parameter(weight.name);
     if (!is_quantized_by_layer(weight, tiny.plan)) {
-      const bool may_change = method == PtqMethod::Awq && weight.role == WeightRole::Norm;
+      const bool scales = method == PtqMethod::Awq || method == PtqMethod::AwqGptq;
+      const bool may_change = scales && weight.role == WeightRole::Norm;
       EXPECT_TRUE(may_change || now.equal(tiny.before.at(weight.name))) << weight.name;
       EXPECT_TRUE(now.to(at::kBFloat16).to(at::kFloat).equal(now)) << weight.name;
       EXPECT_FALSE(result.scales.contains(weight.name));
@@ -87,12 +88,13 @@ TEST_P(QuantizeLayers, LeavesNumbersThatEncodeToThemselvesAndLowersOutputErrors)
 const std::map<PtqMethod, std::string> kNames{{PtqMethod::Importance, "Importance"},
                                               {PtqMethod::Gptq, "Gptq"},
                                               {PtqMethod::Awq, "Awq"},
+                                              {PtqMethod::AwqGptq, "AwqGptq"},
                                               {PtqMethod::SignDescent, "SignDescent"}};
 
 INSTANTIATE_TEST_SUITE_P(Kinds, QuantizeLayers,
                          ::testing::Combine(::testing::Values("shared", "dense", "value_is_key", "experts"),
                                             ::testing::Values(PtqMethod::Importance, PtqMethod::Gptq, PtqMethod::Awq,
-                                                              PtqMethod::SignDescent)),
+                                                              PtqMethod::AwqGptq, PtqMethod::SignDescent)),
                          [](const auto& test) { return std::get<0>(test.param) + kNames.at(std::get<1>(test.param)); });
 
 TEST(QuantizeLayersTest, AModelThatComputesNaNIsNamed) {
