@@ -26,6 +26,7 @@ void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
   visitor.choice("qat_starts_from", qat_starts_from, {"base", "control", "best"},
                  "the model that QAT trains; best: what the best method without training wrote");
   visitor.field("settings", settings, "key=value for every training run");
+  visitor.field("qat_settings", qat_settings, "key=value for QAT alone, after those for every run");
   visitor.field("seeds", seeds, "QAT runs, with the seeds 1, 2, ...");
   visitor.field("methods", methods,
                 "methods of `quantize`, of which the one with the least KL on `choose` is compared with QAT; mse+percentile is "
@@ -111,10 +112,16 @@ ComparisonConfig ComparisonConfig::load(const fs::path& path, const std::vector<
 }
 
 TrainConfig ComparisonConfig::training_config(int64_t seed) const {
-  std::vector<std::string> overrides = settings;
+  std::vector<std::string> overrides = settings_of(seed);
   overrides.push_back("model=" + model);
   overrides.push_back("out=" + (seed == 0 ? control_folder() : qat_folder(seed)));
   return TrainConfig::load(seed == 0 ? control : qat, overrides);
+}
+
+std::vector<std::string> ComparisonConfig::settings_of(int64_t seed) const {
+  std::vector<std::string> result = settings;
+  if (seed > 0) result.insert(result.end(), qat_settings.begin(), qat_settings.end());
+  return result;
 }
 
 std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed, const std::string& best) const {
@@ -122,7 +129,8 @@ std::vector<std::string> ComparisonConfig::training_arguments(int64_t seed, cons
   const bool from_best = seed > 0 && qat_starts_from == "best";
   const TrainConfig given = training_config(seed);
   std::vector<std::string> arguments{seed == 0 ? control : qat};
-  arguments.insert(arguments.end(), settings.begin(), settings.end());
+  const auto more = settings_of(seed);
+  arguments.insert(arguments.end(), more.begin(), more.end());
   const auto set = [&](const char* field, const std::string& value) { arguments.push_back(join(field, "=", value)); };
   set("model", from_base ? model : from_best ? best : reference());
   set("out", given.out);

@@ -28,6 +28,7 @@ struct ComparisonConfig {
   std::string qat;
   std::string qat_starts_from = "base";
   std::vector<std::string> settings;
+  std::vector<std::string> qat_settings;
   int64_t seeds = 1;
   std::vector<std::string> methods{"rtn", "mse"};
   std::string calibration;
@@ -52,6 +53,9 @@ struct ComparisonConfig {
   std::vector<std::string> training_arguments(int64_t seed, const std::string& best) const;
   // The settings of such a run. Its model is the base, since others need not be there yet.
   TrainConfig training_config(int64_t seed) const;
+
+  // key=value that such a run gets, in the order in which they count.
+  std::vector<std::string> settings_of(int64_t seed) const;
 
   bool has_control() const { return !control.empty(); }
   // Folders in `out`.
