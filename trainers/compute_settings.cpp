@@ -42,6 +42,11 @@ std::vector<std::string> device_problems(const TrainConfig& config) {
   return problems;
 }
 
+void choose_own_device(TrainConfig& config, int64_t local_rank, int64_t local_size) {
+  if (config.computes_on_cpu() || local_size == 1 || config.device.find(':') != std::string::npos) return;
+  config.device += join(":", local_rank);
+}
+
 void resolve_automatic_values(TrainConfig& config) {
   compute_device(config);
   config.dtype = config.computes_in_bfloat16() ? "bfloat16" : "float32";

@@ -13,6 +13,10 @@ namespace qat {
 // What is wrong with config.device as a name, or else with settings that only kernels of the CPU compute; a line each.
 std::vector<std::string> device_problems(const TrainConfig& config);
 
+// The device of each of `local_size` processes on this machine: named without a number it is the one whose number is
+// the process's, cuda:LOCAL_RANK.
+void choose_own_device(TrainConfig& config, int64_t local_rank, int64_t local_size);
+
 // Spells dtype and threads out, and sets the threads: another machine must not resume with other values unnoticed.
 // Throws as compute_device().
 void resolve_automatic_values(TrainConfig& config);

@@ -3,6 +3,8 @@
 // The wheel's headers hide Gloo without this; the declarations they need are Debian's, the code is LibTorch's own.
 #define USE_C10D_GLOO
 
+#include <ATen/ops/empty_like.h>
+
 #include <algorithm>
 #include <charconv>
 #include <csignal>
@@ -147,7 +149,11 @@ class ProcessGroup::Links {
   Transfer transfer(size_t connections, const at::Tensor& tensor, int64_t peer, bool sends) {
     c10d::ProcessGroupGloo& group = *groups_.at(connections);
     QAT_CHECK(tensor.is_contiguous() && peer != rank_);
-    std::vector<at::Tensor> tensors{tensor};
+    // Gloo reads and writes memory of the host: what lies on a device passes through there.
+    const at::Tensor host = tensor.is_cpu() ? tensor
+                            : sends         ? tensor.to(at::kCPU)
+                                            : at::empty_like(tensor, at::TensorOptions(at::kCPU));
+    std::vector<at::Tensor> tensors{host};
     const auto broken = [this, peer](const std::exception& error) {
       fail("the connection to rank ", peer, " broke: that process was killed or its machine is gone (",
            reason_of(error), "). ", kGoOn);
@@ -155,12 +161,13 @@ class ProcessGroup::Links {
     try {
       const auto work =
           sends ? group.send(tensors, static_cast<int>(peer), 0) : group.recv(tensors, static_cast<int>(peer), 0);
-      return {[work, tensor, broken] {
+      return {[work, tensor, host, sends, broken] {
         try {
           work->wait();
         } catch (const std::exception& error) {
           broken(error);
         }
+        if (!sends && !host.is_same(tensor)) tensor.copy_(host);
       }};
     } catch (const std::exception& error) {
       broken(error);
@@ -251,6 +258,7 @@ ProcessGroup ProcessGroup::from_environment(std::chrono::seconds patience) {
   group.rank_ = number_from_environment("RANK", 0, group.size_ - 1);
   if (!environment("LOCAL_WORLD_SIZE").empty()) {
     group.local_size_ = number_from_environment("LOCAL_WORLD_SIZE", 1, group.size_);
+    group.local_rank_ = number_from_environment("LOCAL_RANK", 0, group.local_size_ - 1);
   }
   if (group.size_ > 1) group.links_ = std::make_shared<Links>(group.rank_, group.size_, patience);
   return group;

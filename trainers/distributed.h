@@ -31,8 +31,9 @@ class ProcessGroup {
   int64_t size() const { return size_; }
   // The process that alone writes the run folder and speaks to people.
   bool is_first() const { return rank_ == 0; }
-  // How many processes of the group run on this machine.
+  // How many processes of the group run on this machine, and which of them this is.
   int64_t local_size() const { return local_size_; }
+  int64_t local_rank() const { return local_rank_; }
 
   // Runs what all processes of the group run. An exception on one of them ends all within half a minute, and so does a
   // process that was killed: one of them prints one message that names the rank, and none of them returns. Alone, the
@@ -44,7 +45,7 @@ class ProcessGroup {
   ProcessGroup beside() const;
 
   // Messages between two processes arrive in the order in which both name them. The tensor is contiguous, of equal type
-  // and size on both sides, and stays alive until it has arrived.
+  // and size on both sides, on the CPU or a device, and stays alive until it has arrived.
   Transfer send(const at::Tensor& tensor, int64_t to);
   Transfer receive(const at::Tensor& tensor, int64_t from);
 
@@ -67,6 +68,7 @@ class ProcessGroup {
   int64_t rank_ = 0;
   int64_t size_ = 1;
   int64_t local_size_ = 1;
+  int64_t local_rank_ = 0;
   std::shared_ptr<Links> links_;  // none alone
   size_t connections_ = 0;        // which of the links' sets of connections
 };

@@ -80,6 +80,9 @@ void GradientExchange::backward(const at::Tensor& loss) {
   tap_->backward(loss, [this](size_t weight, const at::Tensor& /*gradient*/) { take(weight); });
   queue_->push([this] { keep({}, 0); });
   queue_->wait();
+  for (size_t i = 0; i < sums_.size(); ++i) {
+    if (sums_[i].defined()) sums_[i] = sums_[i].to(weights_[i].parameter.device());
+  }
 }
 
 const std::vector<at::Tensor>& GradientExchange::sums() { return queue_ ? sums_ : gradients_.sums(); }
@@ -109,7 +112,7 @@ void GradientExchange::take(size_t weight) {
   const at::Tensor& parameter = weights_[weight].parameter;
   const at::ScalarType type = passes_ == 1 ? parameter.scalar_type() : at::kFloat;
   const at::Tensor gradient = gradients_.take(weight);
-  local_[weight] = gradient.defined() ? gradient.to(type).contiguous().view(-1) : at::zeros({parameter.numel()}, type);
+  local_[weight] = gradient.defined() ? gradient.to(at::kCPU, type).contiguous().view(-1) : at::zeros({parameter.numel()}, type);
   const auto& pieces = shares_.pieces();
   const auto is_taken = [this](size_t index) { return taken_[index]; };
   while (next_piece_ < pieces.size() &&

@@ -1,6 +1,7 @@
 // Sums the gradients of all processes while the backward pass still computes them: pieces of finished weights travel to
 // the process that owns them, which adds them in fp32 in the order of ranks. So the sums have the same bits wherever
-// they are wanted, at all processes or at the owners alone, and every time.
+// they are wanted, at all processes or at the owners alone, and every time. Pieces travel and are added on the CPU, also
+// those of weights that lie on a device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,7 +31,8 @@ class GradientExchange {
   // loss.backward(). The last one of the step returns when the sums are there; it throws Error that names rank and weight
   // if a gradient is not finite, and if a connection breaks.
   void backward(const at::Tensor& loss);
-  // The sums over all processes, one per weight, undefined where only the owner has it. Valid until clear().
+  // The sums over all processes, one per weight, where that lies; undefined where only the owner has it. Valid until
+  // clear().
   const std::vector<at::Tensor>& sums();
   // Their global L2 norm, equal on all processes. All call it.
   double norm();
@@ -64,7 +66,7 @@ class GradientExchange {
   GradientSum gradients_;  // of this process
   std::vector<bool> taken_;
   size_t next_piece_ = 0;
-  std::vector<at::Tensor> local_;  // flat, until the last piece is on its way
+  std::vector<at::Tensor> local_;  // flat, on the CPU, until the last piece is on its way
   std::vector<at::Tensor> sums_;
   std::vector<double> squares_;  // of the sums, per piece, at its owner
 

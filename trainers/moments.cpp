@@ -35,7 +35,9 @@ class AdamStep {
     const auto same_device = [&](float value) { return at::full({}, value, gradient.options()); };
     first.mul_(beta1_).add_(gradient * (1 - beta1_));
     second.mul_(beta2_).add_((gradient * (1 - beta2_)).mul_(gradient));
-    const at::Tensor root = (second / same_device(second_share_)).sqrt_().add_(epsilon_);
+    // Through double: LibTorch's fp32 square roots need not be the nearest numbers.
+    const at::Tensor root =
+        (second / same_device(second_share_)).to(at::kDouble).sqrt_().to(at::kFloat).add_(epsilon_);
     gradient.copy_((first / same_device(first_share_)).div_(root));
   }
 

@@ -41,12 +41,6 @@ void check_lengths(const TrainConfig& config, const Gemma4Config& model) {
              " positions of the model in ", config.model);
 }
 
-void check_processes(const TrainConfig& config, int64_t processes) {
-  if (processes == 1 || config.computes_on_cpu()) return;
-  fail_usage("device: ", config.device, " trains with one process, found ", processes,
-             ": messages between processes carry the CPU's tensors only. Start without torchrun, or set device = cpu");
-}
-
 void check_group(const TrainConfig& config, const TrainingData& data, const ProcessGroup& group) {
   if (group.size() == 1) return;
   if (config.gradient_accumulation % group.size() != 0) {
@@ -74,6 +68,7 @@ void check_same_settings(const TrainConfig& config, ProcessGroup& group) {
   TrainConfig of_run = config;
   of_run.out = "";
   of_run.threads = 0;
+  of_run.device = of_run.device.substr(0, of_run.device.find(':'));  // each has its own
   const std::string settings = of_run.to_json().dump();
   const std::string first = group.from_first(settings);
   if (settings != first) {

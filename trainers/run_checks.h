@@ -15,9 +15,6 @@ namespace qat {
 // Throws Error (usage) if rows are longer than the model's positions.
 void check_lengths(const TrainConfig& config, const Gemma4Config& model);
 
-// Throws Error (usage) if config.device cannot be trained on by so many processes.
-void check_processes(const TrainConfig& config, int64_t processes);
-
 // Throws Error (usage) if the processes cannot share the passes of a step alike, and Error if the data fill fewer rows
 // than they take at a time.
 void check_group(const TrainConfig& config, const TrainingData& data, const ProcessGroup& group);

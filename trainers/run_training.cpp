@@ -83,8 +83,8 @@ int run_training(TrainConfig config, bool resume, ProcessGroup& group) {
   RunFolder folder(config.out);
   if (!resume && group.is_first()) folder.refuse_second_run();
   install_interrupt_handler();
+  choose_own_device(config, group.local_rank(), group.local_size());
   resolve_automatic_values(config);
-  check_processes(config, group.size());
 
   TrainState state;
   if (resume && group.is_first() && std::filesystem::exists(folder.state())) {

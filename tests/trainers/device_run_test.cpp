@@ -17,7 +17,7 @@
 #include "support/far_device.h"
 #include "trainers/base_model.h"
 #include "trainers/cache_teacher.h"
-#include "trainers/run_checks.h"
+#include "trainers/compute_settings.h"
 #include "trainers/tiny_run.h"
 
 namespace qat {
@@ -161,13 +161,13 @@ TEST_F(DeviceRunTest, ItsBf16CheckpointHoldsWhatTheForwardPassRead) {
 
 TEST_F(DeviceRunTest, GoesOnFromItsStateOnEitherDevice) {
   widen_windows();
-  for (const char* recipe : {"plan=q4_0", "plan=mobile-w4"}) {
-    const std::vector<std::string> overrides{recipe, "kv_cache=plan", "quantization.learn_scales=false",
-                                             "optimizer.final_ratio=1"};
-    const std::string name = std::string("straight ") + recipe;
+  for (const auto& recipe : {std::vector<std::string>{"plan=q4_0"}, {"plan=mobile-w4"}, {"optimizer.masters=bfloat16"}}) {
+    const auto overrides =
+        with({"kv_cache=plan", "quantization.learn_scales=false", "optimizer.final_ratio=1"}, recipe);
+    const std::string name = "straight " + recipe.front();
     ASSERT_EQ(train(config(name, overrides)), 0);
     for (const char* second : {testing::kFarDevice, "cpu"}) {
-      const std::string halves = std::string("halves ") + recipe + second;
+      const std::string halves = "halves " + recipe.front() + second;
       ASSERT_EQ(train(config(halves, with(overrides, {"steps=3"}))), 0);
       ASSERT_EQ(train(config(halves, overrides, second), true), 0);
       for (const char* file : {"checkpoint/model.safetensors", "checkpoint/witness.safetensors"}) {
@@ -241,11 +241,19 @@ TEST_F(DeviceRunTest, RefusesWhatOnlyTheCpuComputes) {
        "lora.base: packed", "use bfloat16", "sharding: parameters", "use none"});
 }
 
-TEST_F(DeviceRunTest, RefusesSeveralProcesses) {
-  check_processes(config("a", {}), 1);
-  check_processes(config("a", {}, "cpu"), 2);
-  expect_error([&] { check_processes(config("a", {}), 2); },
-               {"device: far:0 trains with one process, found 2", "without torchrun", "device = cpu"});
+TEST_F(DeviceRunTest, EachProcessOfAMachineTakesADeviceOfItsOwn) {
+  const auto chosen = [&](const std::string& device, int64_t local_rank, int64_t local_size) {
+    TrainConfig own = config("a", {}, device);
+    choose_own_device(own, local_rank, local_size);
+    return own.device;
+  };
+  EXPECT_EQ(chosen("far", 1, 2), "far:1");
+  EXPECT_EQ(chosen("far", 0, 1), "far");
+  EXPECT_EQ(chosen("far:0", 1, 2), "far:0");
+  EXPECT_EQ(chosen("cpu", 1, 2), "cpu");
+  TrainConfig third = config("a", {}, "far");
+  choose_own_device(third, 2, 3);
+  expect_error([&] { compute_device(third); }, {"found \"far:2\"", "far:0 to far:1"});
 }
 
 // Rows of 256 values, as Q6_K wants them.
