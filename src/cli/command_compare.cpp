@@ -1,3 +1,4 @@
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -5,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/compare_sensitivity.h"
 #include "cli/comparison_cells.h"
+#include "cli/comparison_environment.h"
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
@@ -14,6 +16,7 @@
 #include "eval/measure_report.h"
 
 namespace qat {
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -86,9 +89,11 @@ Greedy answers_of(OpenedModel& reference, const std::vector<Example>& documents,
   return greedy;
 }
 
-// `files` are tokenized for the reference. Appends what was measured of each document and question to `items`.
+// `files` are tokenized for the reference. Appends what was measured of each document and question to `items`, and how
+// fast text was to the file `environment`, unless it is empty.
 MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel& reference, const Files& files,
-                            const Greedy& greedy, const Inputs& inputs, std::string& items) {
+                            const Greedy& greedy, const Inputs& inputs, const fs::path& environment,
+                            std::string& items) {
   std::fprintf(stderr, "measuring %s (%s)\n", named.name.c_str(), named.path.c_str());
   MeasuredModel model;
   model.name = named.name;
@@ -98,6 +103,7 @@ MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel
   model.own_tokenizer = !same_tokens(opened, reference);
   const Files own_files = model.own_tokenizer ? load_files(opened, inputs) : Files();
   std::vector<TextMeasures> measures;
+  const auto start = std::chrono::steady_clock::now();
   for (size_t i = 0; i < files.size(); ++i) {
     measures.push_back(measure_documents(opened, model.own_tokenizer ? nullptr : &reference,
                                          model.own_tokenizer ? own_files[i] : files[i], inputs.measure));
@@ -105,6 +111,12 @@ MeasuredModel measure_model(const Named& named, OpenedModel& opened, OpenedModel
     items += document_items(measures.back(), inputs.data[i], named.name);
   }
   model.text = joined(measures);
+  if (!environment.empty()) {
+    int64_t tokens = 0;
+    for (const DocumentMeasures& document : model.text.documents) tokens += document.tokens;
+    record_step(environment, "measure-" + named.name,
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), tokens);
+  }
   if (!inputs.questions.empty()) {
     model.choices = measure_questions(opened, inputs.questions, inputs.measure);
     items += choice_items(model.choices, inputs.questions, named.name);
@@ -213,11 +225,11 @@ void write_results(const std::vector<MeasuredModel>& models, const ComparisonFac
   if (options.count("report") == 0) return;
   const auto path = options["report"].as<std::string>();
   write_file(path, render_html(make_comparison_report(models, facts)));
-  write_file(std::filesystem::path(path).replace_extension(".json"), json.dump(1) + "\n");
+  write_file(fs::path(path).replace_extension(".json"), json.dump(1) + "\n");
   std::fprintf(as_json ? stderr : stdout, "\nreport: %s\n", path.c_str());
 }
 
-int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin) {
+int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin, const fs::path& environment) {
   const Inputs inputs = read_inputs(parsed.options);
   ComparisonFacts facts;
   facts.origin = origin;
@@ -237,7 +249,7 @@ int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin
 
   const Files files = load_files(reference, inputs);
   std::string items;
-  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, {}, inputs, items)};
+  std::vector<MeasuredModel> models{measure_model(first, reference, reference, files, {}, inputs, environment, items)};
   const auto few = document_warnings(models[0].text);
   print_warnings(few);
   warn(few);
@@ -246,7 +258,7 @@ int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin
   for (size_t i = 1; i < parsed.positional.size(); ++i) {
     const Named named = parse_named(parsed.positional[i]);
     OpenedModel opened = open_model(named.path, model_options);
-    models.push_back(measure_model(named, opened, reference, files, greedy, inputs, items));
+    models.push_back(measure_model(named, opened, reference, files, greedy, inputs, environment, items));
     models.back().is_judged = std::ranges::find(origin.aside, named.name) == origin.aside.end();
     if (models.back().own_tokenizer) warn({tokenizer_warning(models.back(), first.name)});
   }
@@ -262,10 +274,10 @@ int command_compare(const Arguments& arguments) {
   const auto parsed = parse(arguments);
   if (parsed.helped) return 0;
   const std::vector<std::string>& positional = parsed.positional;
-  if (positional.front().find('=') != std::string::npos) return compare_models(parsed, {});
+  if (positional.front().find('=') != std::string::npos) return compare_models(parsed, {}, {});
   const auto config = ComparisonConfig::load(positional.front(), {positional.begin() + 1, positional.end()});
   if (const int code = make_missing_cells(config); code != 0) return code;
-  return compare_models(parse(arguments_of(config)), origin_of(config));
+  return compare_models(parse(arguments_of(config)), origin_of(config), environment_file(config));
 }
 
 }  // namespace qat

@@ -6,13 +6,11 @@
 #include <cctype>
 #include <chrono>
 #include <cstdio>
-#include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <thread>
 
+#include "cli/comparison_environment.h"
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
@@ -44,33 +42,6 @@ std::string command_line(const char* verb, const Arguments& arguments) {
   return line;
 }
 
-// "AMD EPYC, family 26, model 17": processors of several kinds may have one name.
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string name = "unknown", family, model;
-  for (std::string line; std::getline(file, line) && !line.empty();) {
-    const auto value = [&] { return line.substr(std::min(line.size(), line.find(':') + 2)); };
-    if (line.starts_with("model name")) name = value();
-    if (line.starts_with("cpu family")) family = ", family " + value();
-    if (line.starts_with("model\t")) model = ", model " + value();
-  }
-  return name + family + model;
-}
-
-// What differs from run to run is kept apart from the report: dates, the machine, how long the steps took.
-void add_to_environment(const fs::path& file, const std::string& step, double seconds) {
-  nlohmann::ordered_json environment;
-  if (fs::exists(file)) environment = load_json(file);
-  char date[32];
-  const std::time_t now = std::time(nullptr);
-  std::strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  environment["steps"][step] = {{"finished", date},
-                                {"seconds", seconds},
-                                {"processor", processor_name()},
-                                {"threads", std::thread::hardware_concurrency()}};
-  write_file(file, environment.dump(1) + "\n");
-}
-
 // Figures depend on the number of threads in their last bits, and a training run sets its own: whether it runs now or
 // was finished before, what is quantized and measured afterwards has the threads of QAT.
 void use_threads(const ComparisonConfig& config) {
@@ -100,8 +71,8 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
   use_threads(config);
   if (code != 0) return code;
   fs::create_directories(record.parent_path());
-  add_to_environment(fs::path(config.out) / "environment.json", name,
-                     std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  record_step(environment_file(config), name,
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   write_file(record, line + "\n");
   return 0;
 }

@@ -161,7 +161,9 @@ class Journey(unittest.TestCase):
         figures = json.loads((out / "report.json").read_text())
         self.assertEqual(figures["origin"], {"seeds": ["QAT"], "methods": 2, "chosen_on": [str(choose)]})
         self.assertEqual([model["name"] for model in figures["models"]][:3:2], ["BF16", "QAT"])
-        self.assertIn("qat-1", json.loads((out / "environment.json").read_text())["steps"])
+        steps = json.loads((out / "environment.json").read_text())["steps"]
+        self.assertIn("qat-1", steps)
+        self.assertGreater(steps["measure-QAT"]["tokens_per_second"], 0)
         before = [(out / name).read_bytes() for name in ("report.html", "report.json")]
         (out / "report.json").unlink()
         process = run("compare", config)
