@@ -33,6 +33,17 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
     target_link_libraries(LibTorch::LibTorch INTERFACE
       -Wl,--no-as-needed ${LIBTORCH_c10_cuda_LIBRARY} ${LIBTORCH_torch_cuda_LIBRARY} -Wl,--as-needed)
   endif()
+  # Without OpenMP at::parallel_for() runs everything on one thread. The runtime must be LibTorch's own: a second one
+  # would have threads and settings of its own.
+  file(GLOB _libtorch_openmp ${_libtorch_lib}/libgomp*.so* ${_libtorch_lib}/libiomp5.so)
+  if(_libtorch_openmp)
+    list(GET _libtorch_openmp 0 _libtorch_openmp)
+    target_compile_options(LibTorch::LibTorch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+    target_link_libraries(LibTorch::LibTorch INTERFACE ${_libtorch_openmp})
+  else()
+    find_package(OpenMP REQUIRED COMPONENTS CXX)
+    target_link_libraries(LibTorch::LibTorch INTERFACE OpenMP::OpenMP_CXX)
+  endif()
   # The program must find these libraries from anywhere, in the build folder and after `cmake --install`.
   list(APPEND CMAKE_BUILD_RPATH ${_libtorch_lib})
   list(APPEND CMAKE_INSTALL_RPATH ${_libtorch_lib})

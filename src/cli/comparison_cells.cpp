@@ -184,6 +184,7 @@ std::string best_method(const ComparisonConfig& config) {
   for (const std::string& method : config.methods) {
     figures[method] = divergence_of(config.quantized_folder(method), reference, documents, options, model_options);
     std::printf("KL on the choose files: %s %.4g\n", method.c_str(), figures[method].get<double>());
+    std::fflush(stdout);
   }
   const auto best = std::min_element(
       config.methods.begin(), config.methods.end(),

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "cli/gguf_tokenizer.h"
+#include "cli/stored_bytes.h"
 #include "core/error.h"
 #include "fake_quant/prepare.h"
 #include "gemma4/mobile_folder.h"
@@ -102,8 +103,7 @@ void measure_size(OpenedModel& opened, const ModelFolder& folder, bool plain) {
   int64_t elements = 0;
   for (const WeightSpec& weight : folder.table().weights()) {
     const bool planned = folder.plan() && !plain && is_matrix(weight.role);
-    const QuantScheme& row = scheme(planned ? folder.plan()->of(weight.name).scheme : Scheme::BF16);
-    bytes += weight.rows() * row.row_bytes(weight.columns());
+    bytes += stored_bytes(weight, planned ? folder.plan()->of(weight.name) : WeightPlan{.scheme = Scheme::BF16});
     elements += weight.elements();
   }
   opened.weight_bytes = static_cast<uint64_t>(bytes);

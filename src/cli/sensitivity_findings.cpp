@@ -3,18 +3,13 @@
 #include <algorithm>
 #include <numeric>
 
+#include "cli/stored_bytes.h"
 #include "core/error.h"
 #include "core/terminal.h"
 
 namespace qat {
 
 namespace {
-
-int64_t bytes_of(const WeightSpec& weight, const WeightPlan& plan) {
-  const QuantScheme& chosen = scheme(plan.scheme);
-  const int64_t scales = !chosen.has_row_scales() ? 0 : plan.one_scale_per_row ? weight.rows() : weight.row_scales();
-  return weight.rows() * chosen.row_bytes(weight.columns()) + scales * static_cast<int64_t>(sizeof(float));
-}
 
 // Those of `wanted` (or of the planned scheme's kind) whose blocks fit all weights of the part; the planned one among
 // them.
@@ -61,7 +56,7 @@ std::vector<PartFindings> list_parts(const WeightTable& table, const ResolvedPla
         if (!model_part.holds(weight)) continue;
         WeightPlan rule = plan.of(weight.name);
         rule.scheme = candidate;
-        choice.figures.bytes += bytes_of(weight, rule);
+        choice.figures.bytes += stored_bytes(weight, rule);
         part.values += part.choices.empty() ? weight.elements() : 0;
       }
       if (candidate == planned) part.planned = part.choices.size();
@@ -130,7 +125,7 @@ SensitivityFindings measure_sensitivity(Gemma4Model& model, const std::vector<Tr
   findings.parts = list_parts(table, plan, inputs.schemes);
   if (findings.parts.empty()) fail_usage("the plan \"", plan.name, "\" quantizes no weights");
   for (const WeightSpec& weight : table.weights()) {
-    if (!is_quantized(plan, weight)) findings.other_bytes += bytes_of(weight, plan.of(weight.name));
+    if (!is_quantized(plan, weight)) findings.other_bytes += stored_bytes(weight, plan.of(weight.name));
   }
   if (inputs.budget) check_budget(findings, *inputs.budget);
   for (const TrainingBatch& batch : batches) findings.tokens += batch.trained_tokens;
