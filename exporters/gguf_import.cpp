@@ -56,8 +56,9 @@ class MasterWriter {
         tensor_(masters.of(weight)),
         row_(scheme(tensor_.scheme)),
         offset_(masters.offset_of(weight)),
-        scales_(scales) {
-    report_ = {weight.name, row_.id, tensor_.elements() / row_.block_size, 0};
+        scales_(scales),
+        where_(masters.file().where() + ": " + weight.gguf_name) {
+    report_ = {weight.name, row_.id, tensor_.elements() / row_.block_size};
   }
 
   void write_rows(int64_t first, int64_t count, const std::function<void(std::span<const BFloat16>)>& write) {
@@ -71,28 +72,47 @@ class MasterWriter {
     std::ranges::transform(values_, master_.begin(), [&](float value) { return to_bfloat16(value - offset_); });
     check_finite(first);
     encode_again(scales_.empty() ? scales_ : scales_.subspan(from, blocks));
-    for (size_t i = 0; i < bytes.size(); i += block_bytes) {
-      if (std::memcmp(bytes.data() + i, again_.data() + i, block_bytes) != 0) ++report_.changed;
-    }
+    compare(bytes);
     write(master_);
   }
 
-  const ImportedTensor& report() const { return report_; }
+  ImportedTensor report() const {
+    ImportedTensor report = report_;
+    report.moved = squares_ > 0 ? std::sqrt(squared_moves_ / squares_) : 0.0;
+    return report;
+  }
 
  private:
   void check_finite(int64_t first_row) const {
     if (largest_magnitude(std::span<const BFloat16>(master_)) <= std::numeric_limits<float>::max()) return;
     const auto bad = std::ranges::find_if(master_, [](BFloat16 value) { return !std::isfinite(to_float(value)); });
     const int64_t index = bad - master_.begin();
-    fail(tensor_.name, ": value at [", first_row + index / weight_.columns(), ", ", index % weight_.columns(), "] is ",
+    fail(where_, ": value at [", first_row + index / weight_.columns(), ", ", index % weight_.columns(), "] is ",
          values_[static_cast<size_t>(index)], ", which is no finite BF16 number");
   }
 
   void encode_again(std::span<const Float16> scales) {
     again_.resize(values_.size() / static_cast<size_t>(row_.block_size) * static_cast<size_t>(row_.block_bytes));
     if (offset_ == 0.0f) return encode_blocks(row_.id, std::span<const BFloat16>(master_), scales, again_);
-    std::ranges::transform(master_, values_.begin(), [&](BFloat16 value) { return offset_ + to_float(value); });
-    encode_blocks(row_.id, std::span<const float>(values_), scales, again_);
+    std::vector<float> stored(master_.size());
+    std::ranges::transform(master_, stored.begin(), [&](BFloat16 value) { return offset_ + to_float(value); });
+    encode_blocks(row_.id, std::span<const float>(stored), scales, again_);
+  }
+
+  void compare(std::span<const std::byte> bytes) {
+    for (const float value : values_) squares_ += static_cast<double>(value) * value;
+    const auto block_bytes = static_cast<size_t>(row_.block_bytes);
+    std::vector<float> block(static_cast<size_t>(row_.block_size));
+    for (size_t i = 0; i * block_bytes < bytes.size(); ++i) {
+      const auto again = std::span<const std::byte>(again_).subspan(i * block_bytes, block_bytes);
+      if (std::memcmp(bytes.data() + i * block_bytes, again.data(), block_bytes) == 0) continue;
+      ++report_.changed;
+      decode_blocks(row_.id, again, block);
+      for (size_t j = 0; j < block.size(); ++j) {
+        const double move = static_cast<double>(block[j]) - values_[i * block.size() + j];
+        squared_moves_ += move * move;
+      }
+    }
   }
 
   const WeightSpec& weight_;
@@ -100,7 +120,10 @@ class MasterWriter {
   const QuantScheme& row_;
   float offset_;
   std::span<const Float16> scales_;  // of the whole weight; empty where the scheme has its rule
+  std::string where_;
   ImportedTensor report_;
+  double squares_ = 0;  // of the values, and of what export would move them by
+  double squared_moves_ = 0;
   std::vector<float> values_;
   std::vector<BFloat16> master_;
   std::vector<std::byte> again_;
@@ -127,7 +150,7 @@ std::optional<std::string> token_difference(const GgufMasters& masters, const fs
   const fs::path path = like / "tokenizer.json";
   if (!fs::exists(path)) return std::nullopt;
   return first_differing_token(masters.file().metadata().texts(kGgufTokens), Tokenizer::load(path),
-                               masters.config().vocabulary_size);
+                               masters.config().vocabulary_size, PieceSpaces::OfEitherKind);
 }
 
 }  // namespace

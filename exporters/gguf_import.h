@@ -18,6 +18,7 @@ struct ImportedTensor {
   Scheme scheme;
   int64_t blocks = 0;   // values where it is not quantized
   int64_t changed = 0;  // of them, those that export would write with other bytes
+  double moved = 0;     // by how much this moves the values: root mean square, over that of the values
 };
 
 struct GgufImportReport {

@@ -98,6 +98,14 @@ std::string read_chat_template(const fs::path& folder) {
   return "";
 }
 
+std::string with_plain_spaces(std::string piece) {
+  static constexpr std::string_view kMark = "▁";
+  for (size_t at = piece.find(kMark); at != std::string::npos; at = piece.find(kMark, at + 1)) {
+    piece.replace(at, kMark.size(), " ");
+  }
+  return piece;
+}
+
 void add_id(GgufWriter& writer, const char* key, const std::optional<int64_t>& id) {
   if (id) writer.add(key, static_cast<uint32_t>(*id));
 }
@@ -184,10 +192,13 @@ void add_vocabulary(GgufWriter& writer, const GgufVocabulary& vocabulary) {
 }
 
 std::optional<std::string> first_differing_token(const std::vector<std::string>& pieces, const Tokenizer& tokenizer,
-                                                 int64_t rows) {
+                                                 int64_t rows, PieceSpaces spaces) {
   const auto wanted = tokenizer.pieces().first(std::min(tokenizer.pieces().size(), static_cast<size_t>(rows)));
+  const auto agree = [&](const std::string& found, const std::string& piece) {
+    return found == piece || (spaces == PieceSpaces::OfEitherKind && with_plain_spaces(found) == with_plain_spaces(piece));
+  };
   for (size_t id = 0; id < wanted.size(); ++id) {
-    if (wanted[id].empty() || (id < pieces.size() && pieces[id] == wanted[id])) continue;
+    if (wanted[id].empty() || (id < pieces.size() && agree(pieces[id], wanted[id]))) continue;
     return join("token ", id, " is \"", id < pieces.size() ? pieces[id] : "", "\", tokenizer.json has \"", wanted[id],
                 "\"");
   }

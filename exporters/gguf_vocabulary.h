@@ -54,9 +54,12 @@ SamplingDefaults read_sampling_defaults(const std::filesystem::path& model_folde
 // Writes the tokenizer.* keys.
 void add_vocabulary(GgufWriter& writer, const GgufVocabulary& vocabulary);
 
+// llama.cpp's converter writes the "▁" of added tokens as a space.
+enum class PieceSpaces { AsTheyAre, OfEitherKind };
+
 // Where a file's list of pieces leaves the tokenizer's, for a table of so many rows: "token 5 is "a", tokenizer.json has
 // "b""; nothing where they agree. Rows that the tokenizer has no piece for may hold any.
 std::optional<std::string> first_differing_token(const std::vector<std::string>& pieces, const Tokenizer& tokenizer,
-                                                 int64_t rows);
+                                                 int64_t rows, PieceSpaces spaces = PieceSpaces::AsTheyAre);
 
 }  // namespace qat
