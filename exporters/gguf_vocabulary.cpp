@@ -98,6 +98,14 @@ std::string read_chat_template(const fs::path& folder) {
   return "";
 }
 
+std::string with_plain_spaces(std::string piece) {
+  static constexpr std::string_view kMark = "▁";
+  for (size_t at = piece.find(kMark); at != std::string::npos; at = piece.find(kMark, at + 1)) {
+    piece.replace(at, kMark.size(), " ");
+  }
+  return piece;
+}
+
 void add_id(GgufWriter& writer, const char* key, const std::optional<int64_t>& id) {
   if (id) writer.add(key, static_cast<uint32_t>(*id));
 }
@@ -165,7 +173,7 @@ SamplingDefaults read_sampling_defaults(const fs::path& model_folder) {
 
 void add_vocabulary(GgufWriter& writer, const GgufVocabulary& vocabulary) {
   writer.add("tokenizer.ggml.model", vocabulary.model);
-  writer.add("tokenizer.ggml.tokens", GgufArray(vocabulary.pieces));
+  writer.add(kGgufTokens, GgufArray(vocabulary.pieces));
   writer.add("tokenizer.ggml.scores", GgufArray(vocabulary.scores));
   writer.add("tokenizer.ggml.token_type", GgufArray(vocabulary.types));
   if (vocabulary.model == "gemma4") writer.add("tokenizer.ggml.merges", GgufArray(vocabulary.merges));
@@ -181,6 +189,20 @@ void add_vocabulary(GgufWriter& writer, const GgufVocabulary& vocabulary) {
     writer.add("tokenizer.ggml.suppress_tokens", GgufArray(vocabulary.suppress_tokens));
   }
   if (!vocabulary.chat_template.empty()) writer.add("tokenizer.chat_template", vocabulary.chat_template);
+}
+
+std::optional<std::string> first_differing_token(const std::vector<std::string>& pieces, const Tokenizer& tokenizer,
+                                                 int64_t rows, PieceSpaces spaces) {
+  const auto wanted = tokenizer.pieces().first(std::min(tokenizer.pieces().size(), static_cast<size_t>(rows)));
+  const auto agree = [&](const std::string& found, const std::string& piece) {
+    return found == piece || (spaces == PieceSpaces::OfEitherKind && with_plain_spaces(found) == with_plain_spaces(piece));
+  };
+  for (size_t id = 0; id < wanted.size(); ++id) {
+    if (wanted[id].empty() || (id < pieces.size() && agree(pieces[id], wanted[id]))) continue;
+    return join("token ", id, " is \"", id < pieces.size() ? pieces[id] : "", "\", tokenizer.json has \"", wanted[id],
+                "\"");
+  }
+  return std::nullopt;
 }
 
 }  // namespace qat

@@ -13,6 +13,9 @@
 
 namespace qat {
 
+// The metadata key of the list of pieces.
+inline constexpr const char* kGgufTokens = "tokenizer.ggml.tokens";
+
 // llama.cpp's token types.
 enum class GgufTokenType : int32_t { Normal = 1, Unknown = 2, Control = 3, UserDefined = 4, Unused = 5, Byte = 6 };
 
@@ -50,5 +53,13 @@ SamplingDefaults read_sampling_defaults(const std::filesystem::path& model_folde
 
 // Writes the tokenizer.* keys.
 void add_vocabulary(GgufWriter& writer, const GgufVocabulary& vocabulary);
+
+// llama.cpp's converter writes the "▁" of added tokens as a space.
+enum class PieceSpaces { AsTheyAre, OfEitherKind };
+
+// Where a file's list of pieces leaves the tokenizer's, for a table of so many rows: "token 5 is "a", tokenizer.json has
+// "b""; nothing where they agree. Rows that the tokenizer has no piece for may hold any.
+std::optional<std::string> first_differing_token(const std::vector<std::string>& pieces, const Tokenizer& tokenizer,
+                                                 int64_t rows, PieceSpaces spaces = PieceSpaces::AsTheyAre);
 
 }  // namespace qat

@@ -13,6 +13,7 @@
 #include "core/terminal.h"
 #include "data/tokenizer.h"
 #include "exporters/gguf_decoder.h"
+#include "exporters/gguf_vocabulary.h"
 #include "exporters/master_value.h"
 #include "exporters/witness_caches.h"
 #include "exporters/witness_logits.h"
@@ -62,17 +63,9 @@ class GgufVerification {
   void compare_tokenizer() {
     const auto path = checkpoint_.path() / "tokenizer.json";
     if (!std::filesystem::exists(path)) return;
-    const Tokenizer tokenizer = Tokenizer::load(path);
-    const auto& tokens = file_.metadata().texts("tokenizer.ggml.tokens");
-    // The file has one entry per row of the embedding table.
-    const auto rows =
-        std::min<size_t>(tokenizer.pieces().size(), static_cast<size_t>(checkpoint_.config().vocabulary_size));
-    const auto pieces = tokenizer.pieces().first(rows);
-    for (size_t id = 0; id < pieces.size(); ++id) {
-      if (pieces[id].empty() || (id < tokens.size() && tokens[id] == pieces[id])) continue;
-      return differ("tokenizer.ggml.tokens", join("token ", id, " is \"", id < tokens.size() ? tokens[id] : "",
-                                                  "\", tokenizer.json has \"", pieces[id], "\""));
-    }
+    const auto difference = first_differing_token(file_.metadata().texts(kGgufTokens), Tokenizer::load(path),
+                                                  checkpoint_.config().vocabulary_size);
+    if (difference) differ(kGgufTokens, *difference);
   }
 
   void compare_logits(const VerifyOptions& options) {

@@ -134,6 +134,7 @@ void WeightTable::add_layer(const Gemma4Config& config, const LayerConfig& layer
     for (const char* name : {"self_attn.k_proj.weight", "self_attn.v_proj.weight", "self_attn.k_norm.weight"}) {
       redundant_.push_back(hf + name);
     }
+    for (const char* name : {"attn_k.weight", "attn_v.weight", "attn_k_norm.weight"}) redundant_.push_back(gguf + name);
   } else {
     put("self_attn.k_proj.weight", "attn_k.weight", {layer.key_value_width(), hidden}, WeightRole::AttentionKey);
     norm("self_attn.k_norm.weight", "attn_k_norm.weight", layer.head_dim);

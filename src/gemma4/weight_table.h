@@ -84,7 +84,7 @@ class WeightTable {
   // Values of all weights together.
   int64_t elements() const;
 
-  // K and V tensors of layers that share another layer's, which some files carry and no model reads.
+  // K and V tensors (in either naming) of layers that share another layer's, which some files carry and no model reads.
   bool is_redundant(std::string_view name) const;
 
  private:

@@ -136,6 +136,8 @@ TEST(WeightTable, NamesGoBothWaysAndAreUnique) {
   const WeightTable table(Gemma4Config::parse(published_e2b(), "config.json"));
   EXPECT_TRUE(table.is_redundant("layers.20.self_attn.k_proj.weight"));
   EXPECT_FALSE(table.is_redundant("layers.2.self_attn.k_proj.weight"));
+  EXPECT_TRUE(table.is_redundant("blk.20.attn_k_norm.weight"));
+  EXPECT_FALSE(table.is_redundant("blk.2.attn_k_norm.weight"));
   EXPECT_EQ(table.find("layers.20.self_attn.k_proj.weight"), nullptr);
 }
 

@@ -26,7 +26,7 @@ inline const char* const kTinyConfig = R"({"model_type": "gemma4_text", "num_hid
   "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]})";
 
 // The same as "shared", and without what is shared: "dense", "value_is_key" (K = V), "experts" (K = V, too).
-inline Gemma4Config tiny_config_of_kind(const std::string& kind) {
+inline nlohmann::json tiny_config_json(const std::string& kind) {
   nlohmann::json config = nlohmann::json::parse(kTinyConfig);
   if (kind != "shared") {
     config["hidden_size_per_layer_input"] = 0;
@@ -40,7 +40,11 @@ inline Gemma4Config tiny_config_of_kind(const std::string& kind) {
     config["top_k_experts"] = 2;
     config["moe_intermediate_size"] = 32;
   }
-  return Gemma4Config::parse(config, kind);
+  return config;
+}
+
+inline Gemma4Config tiny_config_of_kind(const std::string& kind) {
+  return Gemma4Config::parse(tiny_config_json(kind), kind);
 }
 
 // Weights for a folder that has a config.json.
