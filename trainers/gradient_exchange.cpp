@@ -112,7 +112,8 @@ void GradientExchange::take(size_t weight) {
   const at::Tensor& parameter = weights_[weight].parameter;
   const at::ScalarType type = passes_ == 1 ? parameter.scalar_type() : at::kFloat;
   const at::Tensor gradient = gradients_.take(weight);
-  local_[weight] = gradient.defined() ? gradient.to(at::kCPU, type).contiguous().view(-1) : at::zeros({parameter.numel()}, type);
+  local_[weight] =
+      gradient.defined() ? gradient.to(at::kCPU, type).contiguous().view(-1) : at::zeros({parameter.numel()}, type);
   const auto& pieces = shares_.pieces();
   const auto is_taken = [this](size_t index) { return taken_[index]; };
   while (next_piece_ < pieces.size() &&

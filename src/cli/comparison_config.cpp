@@ -67,7 +67,7 @@ void check(const ComparisonConfig& config, std::vector<std::string>& problems) {
   for (const std::string& text : config.methods) {
     const QuantizeMethod method(text);
     wants_known(method.name, quantize_methods());
-    if (!method.calibration.empty()) wants_known(method.calibration, calibration_methods());
+    if (text != method.name) wants_known(method.calibration, calibration_methods());
   }
   wants(std::set(config.methods.begin(), config.methods.end()).size() == config.methods.size(),
         "methods: one is named twice");

@@ -29,13 +29,13 @@ struct ForeignType {
   std::string_view name;
 };
 constexpr std::array kForeignTypes{
-    ForeignType{3, "Q4_1"},     ForeignType{6, "Q5_0"},    ForeignType{7, "Q5_1"},   ForeignType{9, "Q8_1"},
-    ForeignType{10, "Q2_K"},    ForeignType{11, "Q3_K"},   ForeignType{12, "Q4_K"},  ForeignType{13, "Q5_K"},
-    ForeignType{15, "Q8_K"},    ForeignType{16, "IQ2_XXS"}, ForeignType{17, "IQ2_XS"}, ForeignType{18, "IQ3_XXS"},
-    ForeignType{19, "IQ1_S"},   ForeignType{20, "IQ4_NL"}, ForeignType{21, "IQ3_S"}, ForeignType{22, "IQ2_S"},
-    ForeignType{23, "IQ4_XS"},  ForeignType{24, "I8"},     ForeignType{25, "I16"},   ForeignType{26, "I32"},
-    ForeignType{27, "I64"},     ForeignType{28, "F64"},    ForeignType{29, "IQ1_M"}, ForeignType{34, "TQ1_0"},
-    ForeignType{35, "TQ2_0"},   ForeignType{39, "MXFP4"},
+    ForeignType{3, "Q4_1"},    ForeignType{6, "Q5_0"},     ForeignType{7, "Q5_1"},    ForeignType{9, "Q8_1"},
+    ForeignType{10, "Q2_K"},   ForeignType{11, "Q3_K"},    ForeignType{12, "Q4_K"},   ForeignType{13, "Q5_K"},
+    ForeignType{15, "Q8_K"},   ForeignType{16, "IQ2_XXS"}, ForeignType{17, "IQ2_XS"}, ForeignType{18, "IQ3_XXS"},
+    ForeignType{19, "IQ1_S"},  ForeignType{20, "IQ4_NL"},  ForeignType{21, "IQ3_S"},  ForeignType{22, "IQ2_S"},
+    ForeignType{23, "IQ4_XS"}, ForeignType{24, "I8"},      ForeignType{25, "I16"},    ForeignType{26, "I32"},
+    ForeignType{27, "I64"},    ForeignType{28, "F64"},     ForeignType{29, "IQ1_M"},  ForeignType{34, "TQ1_0"},
+    ForeignType{35, "TQ2_0"},  ForeignType{39, "MXFP4"},
 };
 
 std::string type_text(int gguf_type) {
@@ -72,7 +72,8 @@ const QuantScheme& scheme_by_gguf_type(int gguf_type, const std::string& where) 
   for (const QuantScheme& candidate : kSchemes) {
     if (candidate.gguf_type >= 0 && candidate.gguf_type == gguf_type) return candidate;
   }
-  fail(where, ": ggml tensor type ", type_text(gguf_type), " is not supported (supported: F32, F16, BF16, Q4_0, Q8_0, Q6_K)");
+  fail(where, ": ggml tensor type ", type_text(gguf_type),
+       " is not supported (supported: F32, F16, BF16, Q4_0, Q8_0, Q6_K)");
 }
 
 }  // namespace qat

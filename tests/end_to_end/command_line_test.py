@@ -174,7 +174,7 @@ class Journey(unittest.TestCase):
         self.expect(run("compare", config, f"choose={json.dumps(settings['report'])}"), USAGE, "would flatter the figures")
         self.expect(run("compare", config, "methode=rtn", "seeds=0"), USAGE, "methods", "methode")
         self.expect(run("compare", config, "seeds=0", "model=nowhere"), USAGE, "wanted 1 or more", "nowhere does not exist")
-        self.expect(run("compare", config, 'methods=["gptQ","mse+median"]'), USAGE, "there is no gptQ", "there is no median", "percentile")
+        self.expect(run("compare", config, 'methods=["gptQ","mse+median","rtn+"]'), USAGE, "there is no gptQ", "there is no median", "there is no  (known: least_error")
         self.expect(run("compare", config, 'choose=["nowhere","elsewhere"]'), USAGE, "nowhere does not exist", "elsewhere does not exist")
         self.expect(run("compare", self.folder / "none.json"), USAGE, "no such configuration")
 
