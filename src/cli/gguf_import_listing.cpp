@@ -42,8 +42,7 @@ std::string describe_import(const GgufImportReport& report) {
     text +=
         "requantized: export writes other bytes for these blocks, since q8_0 and q6_k find their scales by a rule, and "
         "q4_0 has no codes under a scale of 0; all others come out as they are in the file. Moved by: the root mean "
-        "square of "
-        "what this changes, over that of the tensor's values\n";
+        "square of what this changes, over that of the tensor's values\n";
   }
   text += rounded;
   if (!report.redundant.empty()) {

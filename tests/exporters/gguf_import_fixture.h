@@ -12,29 +12,13 @@
 #include "exporters/gguf_import.h"
 #include "gguf_copy.h"
 #include "quant/block_scales.h"
+#include "exporters/small_gemma3.h"
 #include "support/expect_error.h"
 #include "support/fresh_seed.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model_folder.h"
 
 namespace qat::test {
-
-inline nlohmann::json gemma3_json() {
-  nlohmann::json types = nlohmann::json::array();
-  for (int layer = 0; layer < 7; ++layer) types.push_back(layer == 5 ? "full_attention" : "sliding_attention");
-  return {{"model_type", "gemma3_text"},
-          {"vocab_size", 576},
-          {"hidden_size", 64},
-          {"num_hidden_layers", 7},
-          {"num_attention_heads", 2},
-          {"num_key_value_heads", 1},
-          {"head_dim", 32},
-          {"query_pre_attn_scalar", 32},
-          {"intermediate_size", 96},
-          {"sliding_window", 16},
-          {"layer_types", types},
-          {"tie_word_embeddings", false}};
-}
 
 class GgufImportTest : public ::testing::Test {
  protected:

@@ -51,7 +51,7 @@ TEST_F(GgufMastersTest, AnotherModelOfTheSameShapesIsNamed) {
       {"soft-cap of logits is 0, wanted 30", "epsilon of norms is 1e-05, wanted 1e-06"});
   expect_refused([](GgufCopy& copy) { copy.value("gemma4.attention.sliding_window") = 32u; },
                  {"layer 0: sliding window is 32, wanted 16"});
-  write_file(folder_ / "like/config.json", test::gemma3_json().dump());
+  write_file(folder_ / "like/config.json", test::small_gemma3_json(576, /*tied=*/false).dump());
   expect_refused([](GgufCopy&) {}, {"general.architecture is \"gemma4\"", "describes a gemma3 model"});
   write_file(folder_ / "like/config.json", testing::tiny_config_json("experts").dump());
   expect_refused([](GgufCopy&) {}, {"blk.0.ffn_gate_inp.weight is missing, wanted [4, 64]",

@@ -10,6 +10,7 @@
 #include "core/random.h"
 #include "data/small_tokenizer.h"
 #include "exporters/gguf_exporter.h"
+#include "exporters/small_gemma3.h"
 #include "gemma4/quant_plan.h"
 #include "quant/weight_rows.h"
 
@@ -44,23 +45,8 @@ inline Gemma4Config small_gemma4(int64_t vocabulary) {
 }
 
 inline Gemma4Config small_gemma3(int64_t vocabulary) {
-  nlohmann::json types = nlohmann::json::array();
-  for (int layer = 0; layer < 7; ++layer) types.push_back(layer == 5 ? "full_attention" : "sliding_attention");
-  const nlohmann::json config{{"model_type", "gemma3_text"},
-                              {"vocab_size", vocabulary},
-                              {"hidden_size", 64},
-                              {"num_hidden_layers", 7},
-                              {"num_attention_heads", 2},
-                              {"num_key_value_heads", 1},
-                              {"head_dim", 32},
-                              {"query_pre_attn_scalar", 32},
-                              {"intermediate_size", 96},
-                              {"sliding_window", 16},
-                              {"max_position_embeddings", 256},
-                              {"tie_word_embeddings", true},
-                              {"layer_types", types},
-                              {"rope_theta", 1e6},
-                              {"rope_local_base_freq", 1e4}};
+  nlohmann::json config = small_gemma3_json(vocabulary, /*tied=*/true);
+  config.update({{"max_position_embeddings", 256}, {"rope_theta", 1e6}, {"rope_local_base_freq", 1e4}});
   return Gemma4Config::parse(config, "config.json");
 }
 
