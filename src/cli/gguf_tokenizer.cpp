@@ -3,19 +3,14 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "exporters/gguf_vocabulary.h"
 
 namespace qat {
 
-namespace {
-// Token types of GGUF (llama.h, llama_token_type).
-constexpr int64_t kControl = 3;
-constexpr int64_t kUserDefined = 4;
-}  // namespace
-
 std::optional<Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
   const GgufMetadata& metadata = file.metadata();
-  if (!metadata.contains("tokenizer.ggml.tokens") || !metadata.contains("tokenizer.ggml.merges")) return std::nullopt;
-  const auto& tokens = metadata.texts("tokenizer.ggml.tokens");
+  if (!metadata.contains(kGgufTokens) || !metadata.contains("tokenizer.ggml.merges")) return std::nullopt;
+  const auto& tokens = metadata.texts(kGgufTokens);
   const auto types = metadata.integers("tokenizer.ggml.token_type");
   if (types.size() != tokens.size()) {
     fail(file.where(), ": tokenizer.ggml.token_type has ", types.size(), " entries for ", tokens.size(), " tokens");
@@ -24,7 +19,8 @@ std::optional<Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
   nlohmann::json added = nlohmann::json::array();
   for (size_t id = 0; id < tokens.size(); ++id) {
     vocabulary[tokens[id]] = id;
-    if (types[id] != kControl && types[id] != kUserDefined) continue;
+    const auto type = static_cast<GgufTokenType>(types[id]);
+    if (type != GgufTokenType::Control && type != GgufTokenType::UserDefined) continue;
     added.push_back({{"id", id},
                      {"content", tokens[id]},
                      {"single_word", false},
