@@ -148,8 +148,13 @@ Arguments arguments_of(const ComparisonConfig& config) {
     arguments.insert(arguments.end(), {"--training-data", file});
   }
   if (!config.questions.empty()) arguments.insert(arguments.end(), {"--questions", config.questions});
-  arguments.insert(arguments.end(), {"--documents", std::to_string(config.documents), "--max-tokens",
-                                     std::to_string(config.max_tokens), "--prompts", std::to_string(config.prompts), "--dtype", config.dtype});
+  arguments.insert(arguments.end(),
+                   {"--documents", std::to_string(config.documents), "--max-tokens", std::to_string(config.max_tokens),
+                    "--stride", std::to_string(config.stride), "--prompts", std::to_string(config.prompts)});
+  const ModelOptions options = model_options_of(config);
+  arguments.insert(arguments.end(), {"--dtype", options.dtype, "--arithmetic", options.arithmetic});
+  if (options.kv_cache != "default") arguments.insert(arguments.end(), {"--kv-cache", options.kv_cache});
+  if (!options.tokenizer.empty()) arguments.insert(arguments.end(), {"--tokenizer", options.tokenizer});
   arguments.insert(arguments.end(), runs.begin(), runs.end());
   arguments.insert(arguments.end(), {"--report", config.out + "/report.html"});
   return arguments;

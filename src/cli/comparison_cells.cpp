@@ -31,6 +31,10 @@ fs::path record_of(const ComparisonConfig& config, const std::string& step) {
   return fs::path(config.out) / "finished" / step;
 }
 
+std::string export_step(const std::string& artifact, const std::string& step) {
+  return join("export-", artifact, "-", step);
+}
+
 // What the choice of a method came from.
 fs::path chosen_file(const ComparisonConfig& config) { return fs::path(config.out) / "chosen.json"; }
 
@@ -70,6 +74,10 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
   const int code = run(all);
   use_threads(config);
   if (code != 0) return code;
+  // What was exported before was another model.
+  for (const char* artifact : {"gguf", "mobile-hf", "litertlm"}) {
+    fs::remove(record_of(config, export_step(artifact, name)));
+  }
   fs::create_directories(record.parent_path());
   record_step(environment_file(config), name,
               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -77,11 +85,21 @@ int run_once(const ComparisonConfig& config, const std::string& name, const char
   return 0;
 }
 
+int export_once(const ComparisonConfig& config, const std::string& step, const std::string& checkpoint) {
+  if (config.artifact == "none") return 0;
+  const std::string out = config.measured_path(step, checkpoint);
+  fs::create_directories(fs::path(out).parent_path());
+  return run_once(config, export_step(config.artifact, step), "export", command_export,
+                  {checkpoint, "--format", config.artifact, "--out", out}, {"--force"});
+}
+
 int train_once(const ComparisonConfig& config, int64_t seed, const std::string& best = {}) {
   const RunFolder folder(seed == 0 ? config.control_folder() : config.qat_folder(seed));
   const Arguments to_continue = folder.has_run() ? Arguments{"--resume"} : Arguments{};
-  return run_once(config, folder.path().filename().string(), "train", command_train,
-                  config.training_arguments(seed, best), to_continue);
+  const std::string step = folder.path().filename().string();
+  const int code = run_once(config, step, "train", command_train, config.training_arguments(seed, best), to_continue);
+  if (code != 0 || seed == 0) return code;
+  return export_once(config, step, config.qat_folder(seed) + "/checkpoint");
 }
 
 int quantize_once(const ComparisonConfig& config, const std::string& method) {
@@ -96,8 +114,10 @@ int quantize_once(const ComparisonConfig& config, const std::string& method) {
                                        "--sequence-length", std::to_string(config.calibration_length)});
   }
   arguments.insert(arguments.end(), {"--out", config.quantized_folder(method)});
-  if (!fs::exists(record_of(config, "ptq-" + method))) fs::remove(chosen_file(config));
-  return run_once(config, "ptq-" + method, "quantize", command_quantize, arguments, {"--force"});
+  const std::string step = "ptq-" + method;
+  if (!fs::exists(record_of(config, step))) fs::remove(chosen_file(config));
+  const int code = run_once(config, step, "quantize", command_quantize, arguments, {"--force"});
+  return code != 0 ? code : export_once(config, step, config.quantized_folder(method));
 }
 
 // A checkpoint's schemes by weight, and its cache's: not where scales come from, which is the methods' own affair.
@@ -127,9 +147,9 @@ void check_same_layout(const ComparisonConfig& config) {
 }
 
 // Mean KL per token.
-double divergence_of(const std::string& folder, OpenedModel& reference, const std::vector<Example>& documents,
+double divergence_of(const std::string& path, OpenedModel& reference, const std::vector<Example>& documents,
                      const MeasureOptions& options, const ModelOptions& model_options) {
-  OpenedModel model = open_model(folder, model_options);
+  OpenedModel model = open_model(path, model_options);
   const TextMeasures measures = measure_documents(model, &reference, documents, options);
   return summarize(measures).divergence->divergence.mean;
 }
@@ -140,6 +160,19 @@ std::string upper_case(std::string text) {
 }
 
 }  // namespace
+
+ModelOptions model_options_of(const ComparisonConfig& config) {
+  ModelOptions options;
+  options.dtype = config.dtype;
+  if (config.artifact == "none") return options;
+  options.arithmetic = config.arithmetic;
+  options.tokenizer = config.model;
+  const ModelFolder quantized(config.quantized_folder(config.methods.front()));
+  if (config.artifact == "gguf" && quantized.plan()->key_value_cache) {
+    options.kv_cache = scheme(*quantized.plan()->key_value_cache).name;
+  }
+  return options;
+}
 
 int make_missing_cells(const ComparisonConfig& config) {
   use_threads(config);
@@ -160,37 +193,41 @@ int make_missing_cells(const ComparisonConfig& config) {
 std::string best_method(const ComparisonConfig& config) {
   if (config.methods.size() == 1) return config.methods.front();
   const fs::path file = chosen_file(config);
+  const nlohmann::json settings{{"methods", config.methods},       {"files", config.choose},
+                                {"dtype", config.dtype},           {"documents", config.documents},
+                                {"max_tokens", config.max_tokens}, {"stride", config.stride},
+                                {"artifact", config.artifact},     {"arithmetic", config.arithmetic}};
   if (fs::exists(file)) {
     const auto chosen = load_json(file);
-    if (chosen.value("files", std::vector<std::string>()) == config.choose &&
-        chosen.value("methods", std::vector<std::string>()) == config.methods &&
-        chosen.value("dtype", std::string()) == config.dtype) {
-      return chosen.at("best").get<std::string>();
-    }
+    const auto still_holds = [&](const auto& item) {
+      return chosen.contains(item.key()) && chosen[item.key()] == item.value();
+    };
+    if (std::ranges::all_of(settings.items(), still_holds)) return chosen.at("best").get<std::string>();
   }
   nlohmann::ordered_json figures;
-  ModelOptions model_options;
-  model_options.dtype = config.dtype;
+  const ModelOptions model_options = model_options_of(config);
   OpenedModel reference = open_model(config.reference(), model_options);
   remember_passes(reference);
   MeasureOptions options;
   options.documents = config.documents;
   options.max_tokens = config.max_tokens;
+  options.stride = config.stride;
   std::vector<Example> documents;
   for (const std::string& choose : config.choose) {
     std::vector<Example> more = load_documents(reference, choose, options);
     std::move(more.begin(), more.end(), std::back_inserter(documents));
   }
   for (const std::string& method : config.methods) {
-    figures[method] = divergence_of(config.quantized_folder(method), reference, documents, options, model_options);
+    const std::string path = config.measured_path("ptq-" + method, config.quantized_folder(method));
+    figures[method] = divergence_of(path, reference, documents, options, model_options);
     std::printf("KL on the choose files: %s %.4g\n", method.c_str(), figures[method].get<double>());
     std::fflush(stdout);
   }
   const auto best = std::min_element(
       config.methods.begin(), config.methods.end(),
       [&](const std::string& a, const std::string& b) { return figures[a].get<double>() < figures[b].get<double>(); });
-  const nlohmann::ordered_json chosen{
-      {"best", *best}, {"kl", figures}, {"methods", config.methods}, {"files", config.choose}, {"dtype", config.dtype}};
+  nlohmann::ordered_json chosen{{"best", *best}, {"kl", figures}};
+  chosen.update(settings);
   write_file(file, chosen.dump(1) + "\n");
   return *best;
 }
@@ -199,13 +236,18 @@ std::vector<ComparedModel> compared_models(const ComparisonConfig& config, const
   std::vector<ComparedModel> models;
   models.push_back(
       {"BF16", config.reference(), config.has_control() ? config.control_folder() + "/metrics.jsonl" : std::string()});
-  models.push_back({upper_case(best), config.quantized_folder(best), ""});
+  const auto add_method = [&](const std::string& method) {
+    models.push_back({upper_case(method), config.measured_path("ptq-" + method, config.quantized_folder(method)), ""});
+  };
+  add_method(best);
   for (int64_t seed = 1; seed <= config.seeds; ++seed) {
-    models.push_back({config.seeds == 1 ? "QAT" : join("QAT-", seed), config.qat_folder(seed) + "/checkpoint",
-                      config.qat_folder(seed) + "/metrics.jsonl", seed});
+    const std::string folder = config.qat_folder(seed);
+    models.push_back({config.seeds == 1 ? "QAT" : join("QAT-", seed),
+                      config.measured_path(join("qat-", seed), folder + "/checkpoint"), folder + "/metrics.jsonl",
+                      seed});
   }
   for (const std::string& method : config.methods) {
-    if (method != best) models.push_back({upper_case(method), config.quantized_folder(method), ""});
+    if (method != best) add_method(method);
   }
   if (config.has_control()) models.push_back({"BASE", config.model, "", /*seed=*/0, /*is_judged=*/false});
   return models;

@@ -7,8 +7,12 @@
 
 #include "cli/command.h"
 #include "cli/comparison_config.h"
+#include "cli/open_model.h"
 
 namespace qat {
+
+// How models of a comparison are opened to be measured, once they are there.
+ModelOptions model_options_of(const ComparisonConfig& config);
 
 // A model to measure, as `compare` names it.
 struct ComparedModel {
@@ -19,9 +23,9 @@ struct ComparedModel {
   bool is_judged = true;
 };
 
-// Trains and quantizes what is missing. Prints the command line of every step. Throws Error if a step was finished
-// under other settings, and for quantized models whose tensors do not have the same schemes. Returns an exit code other
-// than 0 if a step was interrupted.
+// Trains, quantizes and exports what is missing. Prints the command line of every step. Throws Error if a step was
+// finished under other settings, and for quantized models whose tensors do not have the same schemes. Returns an exit
+// code other than 0 if a step was interrupted.
 int make_missing_cells(const ComparisonConfig& config);
 
 // The method with the least KL from the reference on `choose`; the figures of all are kept in out/chosen.json.

@@ -39,9 +39,16 @@ void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("questions", questions, "multiple-choice questions for the report");
   visitor.field("documents", documents, "measure only the first so many documents of a file, 0 = all");
   visitor.field("max_tokens", max_tokens, "longest window of a document");
+  visitor.field("stride", stride,
+                "tokens between such windows, which then overlap and count what none before did; 0: no overlap");
   visitor.field("prompts", prompts, "prompts for greedy agreement, 0 = none");
   visitor.choice("dtype", dtype, {"float32", "bfloat16"},
                  "in which the models are measured, whatever they were trained in");
+  visitor.choice("artifact", artifact, {"none", "gguf", "mobile-hf", "litertlm"},
+                 "what quantized models are exported to and measured from, by the reference inference; none: they are "
+                 "measured from their checkpoints");
+  visitor.choice("arithmetic", arithmetic, {"float", "device"},
+                 "of artifacts: what training computed, or llama.cpp's or LiteRT's kernels");
 }
 
 namespace {
@@ -71,6 +78,8 @@ void check(const ComparisonConfig& config, std::vector<std::string>& problems) {
   }
   wants(std::set(config.methods.begin(), config.methods.end()).size() == config.methods.size(),
         "methods: one is named twice");
+  wants(config.stride == 0 || (config.stride > 0 && config.stride < config.max_tokens),
+        join("stride: ", config.stride, ", wanted 0 or less than max_tokens, ", config.max_tokens));
   wants(!config.report.empty(), "report: wanted one file at least");
   wants(config.methods.size() < 2 || !config.choose.empty(),
         "choose: wanted files to choose the best of several methods on, others than those of `report`");
@@ -109,6 +118,11 @@ ComparisonConfig ComparisonConfig::load(const fs::path& path, const std::vector<
         seed == 0 ? " has a plan, and the control is plain BF16" : " has no plan, so nothing would be quantized");
   }
   return config;
+}
+
+std::string ComparisonConfig::measured_path(const std::string& step, const std::string& checkpoint) const {
+  if (artifact == "none") return checkpoint;
+  return join(out, "/exported/", step, artifact == "mobile-hf" ? "" : "." + artifact);
 }
 
 TrainConfig ComparisonConfig::training_config(int64_t seed) const {

@@ -39,8 +39,11 @@ struct ComparisonConfig {
   std::string questions;
   int64_t documents = 0;
   int64_t max_tokens = 2048;
+  int64_t stride = 0;
   int64_t prompts = 0;
   std::string dtype = "float32";
+  std::string artifact = "none";
+  std::string arithmetic = "float";
 
   void visit_fields(FieldVisitor& visitor);
 
@@ -62,6 +65,8 @@ struct ComparisonConfig {
   std::string control_folder() const { return out + "/control"; }
   std::string qat_folder(int64_t seed) const { return out + "/qat-" + std::to_string(seed); }
   std::string quantized_folder(const std::string& method) const { return out + "/ptq-" + method; }
+  // What a quantized model is measured from: its checkpoint, or what was exported from it. `step`: ptq-METHOD, qat-SEED.
+  std::string measured_path(const std::string& step, const std::string& checkpoint) const;
   // What quantization is compared with, and KL is measured from.
   std::string reference() const { return has_control() ? control_folder() + "/checkpoint" : model; }
 };

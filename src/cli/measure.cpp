@@ -33,6 +33,9 @@ void describe_measure_options(cxxopts::Options& options) {
   options.add_options()("documents", "measure only the first N documents or questions of each file, 0 = all",
                         cxxopts::value<int64_t>()->default_value("0"))(
       "max-tokens", "longest window of a document", cxxopts::value<int64_t>()->default_value("2048"))(
+      "stride",
+      "tokens between the windows of a document, which then overlap and count what none before did; 0: no overlap",
+      cxxopts::value<int64_t>()->default_value("0"))(
       "few-shot", "solved examples in front of each question, the first N of --few-shot-data (MMLU: of its subject)",
       cxxopts::value<int64_t>()->default_value("0"))("few-shot-data", "file of the same shape with the solved examples",
                                                      cxxopts::value<std::string>())(
@@ -45,11 +48,16 @@ MeasureOptions read_measure_options(const cxxopts::ParseResult& parsed) {
   MeasureOptions options;
   options.documents = parsed["documents"].as<int64_t>();
   options.max_tokens = parsed["max-tokens"].as<int64_t>();
+  options.stride = parsed["stride"].as<int64_t>();
   options.few_shot = parsed["few-shot"].as<int64_t>();
   options.plain_prompts = parsed.count("plain-prompts") > 0;
   if (parsed.count("few-shot-data") > 0) options.few_shot_data = parsed["few-shot-data"].as<std::string>();
   if (parsed.count("training-data") > 0) {
     options.training_data = parsed["training-data"].as<std::vector<std::string>>();
+  }
+  if (options.stride != 0 && (options.stride < 0 || options.stride >= options.max_tokens)) {
+    fail_usage("--stride ", options.stride, ": wanted 1 to ", std::max<int64_t>(options.max_tokens - 1, 1),
+               ", less than --max-tokens ", options.max_tokens, ", or 0 for windows that do not overlap");
   }
   if (options.few_shot < 0) fail_usage("--few-shot ", options.few_shot, ": wanted 0 or more");
   if (options.few_shot > 0 && options.few_shot_data.empty()) {
@@ -70,6 +78,7 @@ TextMeasures measure_documents(OpenedModel& opened, OpenedModel* reference, cons
   int64_t last = 0;
   TextOptions text;
   text.max_tokens = options.max_tokens;
+  text.stride = options.stride;
   text.tokenizer = opened.tokenizer ? &*opened.tokenizer : nullptr;
   text.on_progress = advance(progress, last);
   return measure_text(*opened.model, reference == nullptr ? nullptr : reference->model.get(), documents, text);

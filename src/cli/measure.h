@@ -19,6 +19,7 @@ namespace qat {
 struct MeasureOptions {
   int64_t documents = 0;                   // only the first so many of each file; 0 = all
   int64_t max_tokens = 0;                  // longest window of a document
+  int64_t stride = 0;                      // between such windows; 0: they do not overlap
   bool plain_prompts = false;              // questions and problems without the model's chat template
   int64_t few_shot = 0;                    // solved examples in front of each question or problem
   std::string few_shot_data;               // where they come from

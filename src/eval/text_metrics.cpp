@@ -21,22 +21,25 @@ struct Window {
   int64_t begin = 0;             // in the document, of the window's second token
 };
 
-void cut_into_windows(const Example& document, size_t index, int64_t max_tokens, std::vector<Window>& windows) {
+void cut_into_windows(const Example& document, size_t index, const TextOptions& options, std::vector<Window>& windows) {
   const auto size = static_cast<int64_t>(document.tokens.size());
-  const int64_t length = max_tokens > 0 ? std::max<int64_t>(max_tokens, 2) : std::max<int64_t>(size, 2);
-  for (int64_t begin = 1; begin < size; begin += length - 1) {
-    const int64_t end = std::min(begin + length - 1, size);
+  // Of a window after its first token.
+  const int64_t length = std::max<int64_t>(options.max_tokens > 0 ? options.max_tokens : size, 2) - 1;
+  const int64_t stride = options.stride > 0 ? options.stride : length;
+  for (int64_t begin = 1, counted = 1; counted < size; begin += stride) {
+    const int64_t end = std::min(begin + length, size);
     Window window{index, {}, {}, begin};
     auto& [tokens, wanted, continues] = window.sequence;
     tokens.push_back(document.tokens.front());
     for (int64_t i = begin; i < end; ++i) {
       const int32_t token = document.tokens[static_cast<size_t>(i)];
-      if (document.trained[static_cast<size_t>(i)] != 0) {
+      if (i >= counted && document.trained[static_cast<size_t>(i)] != 0) {
         wanted.push_back(static_cast<int64_t>(tokens.size()) - 1);
         window.correct.push_back(token);
       }
       tokens.push_back(token);
     }
+    counted = end;
     if (wanted.empty()) continue;
     // Nothing after the last of them is computed.
     tokens.resize(static_cast<size_t>(wanted.back()) + 1);
@@ -68,10 +71,11 @@ class TextMeasurer {
   }
 
   void measure(std::span<const Example> documents) {
+    QAT_CHECK(options_.stride >= 0 && (options_.stride == 0 || options_.stride < options_.max_tokens));
     std::vector<Window> windows;
     for (const Example& document : documents) {
       check(document);
-      cut_into_windows(document, measures_.documents.size(), options_.max_tokens, windows);
+      cut_into_windows(document, measures_.documents.size(), options_, windows);
       measures_.documents.push_back({.line = document.line});
       if (options_.tokenizer == nullptr) continue;
       const TextUnits units = counted_units(*options_.tokenizer, document);

@@ -18,8 +18,11 @@ namespace qat {
 
 struct TextOptions {
   // Longer documents are measured in windows of this many tokens, each beginning with the document's first token (BOS).
-  // A window sees nothing of the windows before it. 0: documents are never cut.
+  // A window sees nothing outside it. 0: documents are never cut.
   int64_t max_tokens = 0;
+  // Each window begins so many tokens after the one before it and counts only tokens that none before it did, which
+  // gives them more context. From 1 to max_tokens - 1, the largest, for which 0 stands: windows do not overlap.
+  int64_t stride = 0;
   // Windows are read together until they have so many tokens.
   int64_t batch_tokens = kBatchTokens;
   int64_t logits_bytes = kLogitsBytes;   // most of each model's logits at a time

@@ -170,6 +170,36 @@ TEST(TextMetrics, LongDocumentsAreMeasuredInWindowsThatBeginWithTheirFirstToken)
   EXPECT_EQ(model.calls, 1);
 }
 
+// Windows 0 1 2, 0 2 2 and 0 2 1, of which those after the first count their last token; and the same with the third
+// token not trained.
+TEST(TextMetrics, OverlappingWindowsCountEachTokenOnce) {
+  TableModel model(kModel);
+  const std::vector<Example> documents{example({0, 1, 2, 2, 1}, {1, 1, 1, 1, 1}),
+                                       example({0, 1, 2, 2, 1}, {1, 1, 1, 0, 1})};
+  TextOptions options;
+  options.max_tokens = 3;
+  options.stride = 1;
+  const TextMeasures measures = measure_text(model, nullptr, documents, options);
+  const double after_2[] = {kModel[2][2], kModel[2][1]};
+  EXPECT_EQ(measures.documents[0].tokens, 4);
+  EXPECT_NEAR(measures.documents[0].negative_log_likelihood,
+              -std::log(kModel[0][1] * kModel[1][2] * after_2[0] * after_2[1]), 1e-5);
+  EXPECT_EQ(measures.documents[1].tokens, 3);
+  EXPECT_NEAR(measures.documents[1].negative_log_likelihood, -std::log(kModel[0][1] * kModel[1][2] * after_2[1]), 1e-5);
+}
+
+TEST(TextMetrics, TheLargestStrideIsNoOverlap) {
+  TableModel model(kModel);
+  const std::vector<Example> documents{example({0, 1, 2, 2, 1, 0, 2, 1}, {1, 1, 1, 0, 1, 1, 1, 1})};
+  TextOptions options;
+  options.max_tokens = 4;
+  const TextMeasures apart = measure_text(model, nullptr, documents, options);
+  options.stride = 3;
+  const TextMeasures same = measure_text(model, nullptr, documents, options);
+  EXPECT_EQ(same.documents[0].tokens, apart.documents[0].tokens);
+  EXPECT_EQ(same.documents[0].negative_log_likelihood, apart.documents[0].negative_log_likelihood);
+}
+
 TEST(TextMetrics, DocumentsAreReadTogetherAsLongAsTheyFit) {
   TableModel model(kModel);
   const std::vector<Example> documents(5, example({0, 1, 2, 2}, {1, 1, 1, 1}));
