@@ -10,6 +10,7 @@
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/output_file.h"
 #include "eval/comparison_report.h"
 #include "eval/generate.h"
@@ -234,10 +235,27 @@ void write_results(const std::vector<MeasuredModel>& models, const ComparisonFac
   std::fprintf(as_json ? stderr : stdout, "\nreport: %s\n", path.c_str());
 }
 
-int compare_models(const ParsedArguments& parsed, const ComparisonOrigin& origin, const fs::path& environment) {
+// What a configuration knows beside the arguments that it amounts to.
+struct Configured {
+  ComparisonOrigin origin;
+  fs::path environment;
+  nlohmann::json sensitivity;
+};
+
+Configured configured(const ComparisonConfig& config) {
+  Configured result{origin_of(config), environment_file(config), {}};
+  if (const fs::path report = config.sensitivity_report(); !report.empty()) {
+    result.sensitivity = load_json(fs::path(report).replace_extension(".json"));
+  }
+  return result;
+}
+
+int compare_models(const ParsedArguments& parsed, const Configured& known) {
+  const auto& [origin, environment, sensitivity] = known;
   const Inputs inputs = read_inputs(parsed.options);
   ComparisonFacts facts;
   facts.origin = origin;
+  facts.sensitivity = sensitivity;
   facts.runs = read_runs(parsed.options);
   const auto warn = [&](const std::vector<DataWarning>& more) {
     facts.warnings.insert(facts.warnings.end(), more.begin(), more.end());
@@ -279,10 +297,10 @@ int command_compare(const Arguments& arguments) {
   const auto parsed = parse(arguments);
   if (parsed.helped) return 0;
   const std::vector<std::string>& positional = parsed.positional;
-  if (positional.front().find('=') != std::string::npos) return compare_models(parsed, {}, {});
+  if (positional.front().find('=') != std::string::npos) return compare_models(parsed, {});
   const auto config = ComparisonConfig::load(positional.front(), {positional.begin() + 1, positional.end()});
   if (const int code = make_missing_cells(config); code != 0) return code;
-  return compare_models(parse(arguments_of(config)), origin_of(config), environment_file(config));
+  return compare_models(parse(arguments_of(config)), configured(config));
 }
 
 }  // namespace qat

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -39,7 +40,7 @@ void describe_options(cxxopts::Options& options) {
       cxxopts::value<std::vector<std::string>>())("budget", "most that the weights may take: 350MB, 3.2GB",
                                                   cxxopts::value<std::string>())(
       "write-plan", "file for the proposed plan", cxxopts::value<std::string>())(
-      "report", "HTML file to write", cxxopts::value<std::string>())("json", "print JSON instead of tables")(
+      "report", "HTML file to write; the figures go beside it as .json", cxxopts::value<std::string>())("json", "print JSON instead of tables")(
       "dtype", "bfloat16 or float32", cxxopts::value<std::string>()->default_value("float32"))(
       "threads", "0 = all cores", cxxopts::value<int>()->default_value("0"));
 }
@@ -102,8 +103,9 @@ int compare_sensitivity(const Arguments& arguments) {
   load_weights(model, folder.tensors());
   const SensitivityFindings findings = measure_sensitivity(model, read_rows(config, folder.config(), rows), inputs);
 
+  const auto json = sensitivity_json(findings, inputs.plan.name);
   if (parsed.options.count("json") > 0) {
-    std::printf("%s\n", sensitivity_json(findings, inputs.plan.name).dump(2).c_str());
+    std::printf("%s\n", json.dump(2).c_str());
   } else {
     std::printf("%s", sensitivity_text(findings).c_str());
   }
@@ -116,6 +118,7 @@ int compare_sensitivity(const Arguments& arguments) {
   }
   if (!text("report").empty()) {
     write_file(text("report"), render_html(sensitivity_report(findings, inputs.plan.name, config.model, text("data"))));
+    write_file(std::filesystem::path(text("report")).replace_extension(".json"), json.dump(1) + "\n");
     std::fprintf(stderr, "report: %s\n", text("report").c_str());
   }
   return 0;

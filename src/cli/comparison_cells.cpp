@@ -120,6 +120,17 @@ int quantize_once(const ComparisonConfig& config, const std::string& method) {
   return code != 0 ? code : export_once(config, step, config.quantized_folder(method));
 }
 
+int measure_sensitivity_once(const ComparisonConfig& config) {
+  if (config.sensitivity_rows == 0) return 0;
+  const std::string& data = config.choose.empty() ? config.report.front() : config.choose.front();
+  return run_once(
+      config, "sensitivity", "compare", command_compare,
+      {"--sensitivity", config.reference(), "--plan", config.training_config(1).plan, "--data", data, "--rows",
+       std::to_string(config.sensitivity_rows), "--sequence-length", std::to_string(config.calibration_length),
+       "--dtype", config.dtype, "--report", config.sensitivity_report()},
+      {});
+}
+
 // A checkpoint's schemes by weight, and its cache's: not where scales come from, which is the methods' own affair.
 nlohmann::json layout_of(const std::string& folder) {
   const ModelFolder model(folder);
@@ -187,7 +198,7 @@ int make_missing_cells(const ComparisonConfig& config) {
     if (const int code = train_once(config, seed, best); code != 0) return code;
   }
   check_same_layout(config);
-  return 0;
+  return measure_sensitivity_once(config);
 }
 
 std::string best_method(const ComparisonConfig& config) {

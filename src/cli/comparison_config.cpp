@@ -44,6 +44,9 @@ void ComparisonConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("prompts", prompts, "prompts for greedy agreement, 0 = none");
   visitor.choice("dtype", dtype, {"float32", "bfloat16"},
                  "in which the models are measured, whatever they were trained in");
+  visitor.field("sensitivity_rows", sensitivity_rows,
+                "packed rows of the first of `choose` (or `report`) on which the unquantized model is measured with one role, one "
+                "layer quantized at a time, for the report; 0: not measured");
   visitor.choice("artifact", artifact, {"none", "gguf", "mobile-hf", "litertlm"},
                  "what quantized models are exported to and measured from, by the reference inference; none: they are "
                  "measured from their checkpoints");
@@ -78,6 +81,7 @@ void check(const ComparisonConfig& config, std::vector<std::string>& problems) {
   }
   wants(std::set(config.methods.begin(), config.methods.end()).size() == config.methods.size(),
         "methods: one is named twice");
+  wants(config.sensitivity_rows >= 0, join("sensitivity_rows: ", config.sensitivity_rows, ", wanted 0 or more"));
   wants(config.stride == 0 || (config.stride > 0 && config.stride < config.max_tokens),
         join("stride: ", config.stride, ", wanted 0 or less than max_tokens, ", config.max_tokens));
   wants(!config.report.empty(), "report: wanted one file at least");

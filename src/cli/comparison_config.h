@@ -42,6 +42,7 @@ struct ComparisonConfig {
   int64_t stride = 0;
   int64_t prompts = 0;
   std::string dtype = "float32";
+  int64_t sensitivity_rows = 0;
   std::string artifact = "none";
   std::string arithmetic = "float";
 
@@ -67,6 +68,8 @@ struct ComparisonConfig {
   std::string quantized_folder(const std::string& method) const { return out + "/ptq-" + method; }
   // What a quantized model is measured from: its checkpoint, or what was exported from it. `step`: ptq-METHOD, qat-SEED.
   std::string measured_path(const std::string& step, const std::string& checkpoint) const;
+  // What `compare --sensitivity` makes of the reference; empty if it is not wanted.
+  std::string sensitivity_report() const { return sensitivity_rows > 0 ? out + "/sensitivity.html" : ""; }
   // What quantization is compared with, and KL is measured from.
   std::string reference() const { return has_control() ? control_folder() + "/checkpoint" : model; }
 };

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/terminal.h"
+#include "eval/sensitivity_section.h"
 
 namespace qat {
 
@@ -90,14 +91,10 @@ Report sensitivity_report(const SensitivityFindings& findings, const std::string
   report.introduction = {"KL divergence from the model as it is when only one part of it is quantized, on " +
                          std::to_string(findings.tokens) + " tokens of " + data + ", plan " + plan +
                          ", under searched scales. Activations stay whole."};
-  Series layers{"KL", {}, {}};
-  for (size_t layer = 0; layer < findings.layers.size(); ++layer) {
-    layers.put(static_cast<double>(layer), findings.layers[layer]);
-  }
   report.sections = {
       {"Roles", {parts_table(findings)}},
       {"Layers",
-       {LinePlot{{"One layer quantized", "layer", "KL"}, AxisScale::Linear, {layers}}, layers_table(findings)}},
+       {layer_sensitivity_plot(findings.layers), layers_table(findings)}},
       {"Together",
        {"The parts' divergences add up only in part, so a proposal is measured as a whole.", whole_table(findings)}}};
   return report;

@@ -150,7 +150,8 @@ class Journey(unittest.TestCase):
                     "settings": ["initialize=pretrained", "kv_cache=none", "objective=forward_kl", "steps=2", "threads=1",
                                  "quantization.block_scales=learned"],
                     "methods": ["rtn", "gptq"], "calibration": str(self.data), "calibration_rows": 8,
-                    "calibration_length": 64, "choose": [str(choose)], "report": [str(self.data)], "documents": 40}
+                    "calibration_length": 64, "choose": [str(choose)], "report": [str(self.data)], "documents": 40,
+                    "sensitivity_rows": 2}
         config.write_text(json.dumps(settings))
         self.expect(run("compare", config), DONE, "BF16", "RTN", "GPTQ", "QAT", "(contamination)", "== gemma-qat train")
         chosen = json.loads((out / "chosen.json").read_text())
@@ -161,6 +162,8 @@ class Journey(unittest.TestCase):
         figures = json.loads((out / "report.json").read_text())
         self.assertEqual(figures["origin"], {"seeds": ["QAT"], "methods": 2, "chosen_on": [str(choose)]})
         self.assertEqual([model["name"] for model in figures["models"]][:3:2], ["BF16", "QAT"])
+        self.assertEqual(len(figures["sensitivity"]["layers"]), json.loads((plain / "config.json").read_text())["num_hidden_layers"])
+        self.assertIn("Which parts suffer", (out / "report.html").read_text())
         steps = json.loads((out / "environment.json").read_text())["steps"]
         self.assertIn("qat-1", steps)
         self.assertGreater(steps["measure-QAT"]["tokens_per_second"], 0)

@@ -41,6 +41,7 @@ class SensitivityTest(unittest.TestCase):
         self.assertLess(proposal["kl"], found["whole"]["kl"])
         self.assertEqual(len(found["layers"]), json.loads((self.model / "config.json").read_text())["num_hidden_layers"])
         self.assertIn("<svg", (self.folder / "report.html").read_text())
+        self.assertEqual(json.loads((self.folder / "report.json").read_text()), found)
 
         out = self.folder / "checkpoint"
         done = run("quantize", "--model", self.model, "--plan", plan, "--method", "mse", "--out", out)
