@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
 
 #include "cli/comparison_environment.h"
 #include "cli/measure.h"
@@ -123,12 +125,26 @@ int quantize_once(const ComparisonConfig& config, const std::string& method) {
 int measure_sensitivity_once(const ComparisonConfig& config) {
   if (config.sensitivity_rows == 0) return 0;
   const std::string& data = config.choose.empty() ? config.report.front() : config.choose.front();
-  return run_once(
-      config, "sensitivity", "compare", command_compare,
-      {"--sensitivity", config.reference(), "--plan", config.training_config(1).plan, "--data", data, "--rows",
-       std::to_string(config.sensitivity_rows), "--sequence-length", std::to_string(config.calibration_length),
-       "--dtype", config.dtype, "--report", config.sensitivity_report()},
-      {});
+  Arguments arguments{"--sensitivity",
+                      config.reference(),
+                      "--plan",
+                      config.training_config(1).plan,
+                      "--data",
+                      data,
+                      "--rows",
+                      std::to_string(config.sensitivity_rows),
+                      "--sequence-length",
+                      std::to_string(config.calibration_length),
+                      "--dtype",
+                      config.dtype};
+  std::set<std::string_view> schemes;
+  const ModelFolder quantized(config.quantized_folder(config.methods.front()));
+  for (const auto& [name, weight] : quantized.plan()->weights) {
+    if (scheme(weight.scheme).is_quantized()) schemes.insert(scheme(weight.scheme).name);
+  }
+  for (const std::string_view name : schemes) arguments.insert(arguments.end(), {"--schemes", std::string(name)});
+  arguments.insert(arguments.end(), {"--report", config.sensitivity_report()});
+  return run_once(config, "sensitivity", "compare", command_compare, arguments, {});
 }
 
 // A checkpoint's schemes by weight, and its cache's: not where scales come from, which is the methods' own affair.
