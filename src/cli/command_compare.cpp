@@ -10,7 +10,6 @@
 #include "cli/measure.h"
 #include "cli/open_model.h"
 #include "core/error.h"
-#include "core/json.h"
 #include "core/output_file.h"
 #include "eval/comparison_report.h"
 #include "eval/generate.h"
@@ -239,16 +238,8 @@ void write_results(const std::vector<MeasuredModel>& models, const ComparisonFac
 struct Configured {
   ComparisonOrigin origin;
   fs::path environment;
-  nlohmann::json sensitivity;
+  std::string sensitivity;
 };
-
-Configured configured(const ComparisonConfig& config) {
-  Configured result{origin_of(config), environment_file(config), {}};
-  if (const fs::path report = config.sensitivity_report(); !report.empty()) {
-    result.sensitivity = load_json(fs::path(report).replace_extension(".json"));
-  }
-  return result;
-}
 
 int compare_models(const ParsedArguments& parsed, const Configured& known) {
   const auto& [origin, environment, sensitivity] = known;
@@ -300,7 +291,8 @@ int command_compare(const Arguments& arguments) {
   if (positional.front().find('=') != std::string::npos) return compare_models(parsed, {});
   const auto config = ComparisonConfig::load(positional.front(), {positional.begin() + 1, positional.end()});
   if (const int code = make_missing_cells(config); code != 0) return code;
-  return compare_models(parse(arguments_of(config)), configured(config));
+  return compare_models(parse(arguments_of(config)),
+                        {origin_of(config), environment_file(config), config.sensitivity_file()});
 }
 
 }  // namespace qat

@@ -143,7 +143,7 @@ int measure_sensitivity_once(const ComparisonConfig& config) {
     if (scheme(weight.scheme).is_quantized()) schemes.insert(scheme(weight.scheme).name);
   }
   for (const std::string_view name : schemes) arguments.insert(arguments.end(), {"--schemes", std::string(name)});
-  arguments.insert(arguments.end(), {"--report", config.sensitivity_report()});
+  arguments.insert(arguments.end(), {"--report", config.out + "/sensitivity.html"});
   return run_once(config, "sensitivity", "compare", command_compare, arguments, {});
 }
 

@@ -68,8 +68,8 @@ struct ComparisonConfig {
   std::string quantized_folder(const std::string& method) const { return out + "/ptq-" + method; }
   // What a quantized model is measured from: its checkpoint, or what was exported from it. `step`: ptq-METHOD, qat-SEED.
   std::string measured_path(const std::string& step, const std::string& checkpoint) const;
-  // What `compare --sensitivity` makes of the reference; empty if it is not wanted.
-  std::string sensitivity_report() const { return sensitivity_rows > 0 ? out + "/sensitivity.html" : ""; }
+  // What `compare --sensitivity` writes about the reference, as sensitivity.html too; empty if it is not wanted.
+  std::string sensitivity_file() const { return sensitivity_rows > 0 ? out + "/sensitivity.json" : ""; }
   // What quantization is compared with, and KL is measured from.
   std::string reference() const { return has_control() ? control_folder() + "/checkpoint" : model; }
 };

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "eval/comparison_items.h"
 #include "eval/comparison_plots.h"
 #include "eval/measure_report.h"
@@ -168,7 +169,7 @@ Report make_comparison_report(std::span<const MeasuredModel> models, const Compa
   if (models.size() >= 3) add(in_report(pairs(models)));
   add(documents_section(models));
   if (models.size() >= 2) add(places(models));
-  if (!facts.sensitivity.is_null()) add(sensitivity_section(facts.sensitivity));
+  if (!facts.sensitivity.empty()) add(sensitivity_section(load_json(facts.sensitivity)));
   if (!facts.questions.empty()) add(flipped(models, facts));
   add(worst_tokens(models, facts));
   add(training(facts));
@@ -187,7 +188,7 @@ nlohmann::ordered_json comparison_report_json(std::span<const MeasuredModel> mod
       entry["flipped"] = flipped_json(flipped_items(models[0], models[i], facts.questions));
     }
   }
-  if (!facts.sensitivity.is_null()) json["sensitivity"] = facts.sensitivity;
+  if (!facts.sensitivity.empty()) json["sensitivity"] = load_json(facts.sensitivity);
   json["warnings"] = warnings_json(facts.warnings);
   return json;
 }

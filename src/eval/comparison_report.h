@@ -1,7 +1,7 @@
 // The report of a comparison: tables for the terminal, and all of them with plots and items to read as HTML and JSON.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,7 +24,7 @@ struct ComparisonFacts {
   };
   std::vector<TrainingRun> runs;
   ComparisonOrigin origin;
-  nlohmann::json sensitivity;  // of the first model, as `compare --sensitivity` writes it; null: not measured
+  std::string sensitivity;  // file of `compare --sensitivity` about the first model; empty: not measured
 };
 
 // A table with what it needs to be read.
