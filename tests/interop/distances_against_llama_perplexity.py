@@ -7,8 +7,7 @@ The reference is the folder (default: the quickstart's base model) as BF16, the 
 text into chunks and counts each chunk's second half: here each chunk is a document whose second half is the completion. The
 text is drawn from the reference, and both programs see the same tokens. What `eval` counts beyond that, the <eos> after a document,
 falls into a window of its own behind <bos>, is measured alone and subtracted.
-Wanted: everything within 1e-3 (relative for perplexities and mean KL). Exit code 1 if not, 77 without
-transformers or torch.
+Wanted: everything within 1e-3 (relative for perplexities and mean KL). Exit code 1 if not, 77 without transformers or torch.
 """
 import argparse
 import json
@@ -32,7 +31,7 @@ def run(*command):
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
-    return result.stdout + result.stderr if "--json" not in command else result.stdout
+    return result.stdout
 
 
 def without_chat_template(folder, target):
