@@ -38,8 +38,7 @@ ReportSection sensitivity_section(const nlohmann::json& figures) {
     return {
         "Which parts suffer",
         {join("KL divergence of the unquantized model from itself with one part quantized, by role and by layer, under "
-              "searched "
-              "scales, on ",
+              "searched scales, on ",
               figures.at("tokens").get<int64_t>(), " tokens; all parts together: ", format_significant(whole, 3), "."),
          roles_table(figures.at("parts")), layer_sensitivity_plot(figures.at("layers").get<std::vector<double>>())}};
   } catch (const nlohmann::json::exception& error) {

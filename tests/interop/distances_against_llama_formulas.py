@@ -19,9 +19,9 @@ import sys
 import tempfile
 
 from benchmark_items import ROOT, write_lines
+from distances import count_differences
 
 WINDOW = 64
-NEAR = 1e-3
 
 
 def noisy_copy(folder, target, noise, seed):
@@ -137,14 +137,8 @@ def main():
         data = write_lines(scratch / "texts.jsonl", [{"text": text} for text in documents])
         wanted = wanted_figures(models, tokenizer, documents)
         found = our_figures(arguments.program, arguments.folder, noisy, data)
-    wrong = 0
     print(f"seed {arguments.seed}: {wanted['tokens']} positions")
-    for name, value in wanted.items():
-        scale = abs(value) if "perplexity" in name or name == "mean" else 1.0
-        differs = abs(found[name] - value) > NEAR * scale
-        wrong += differs
-        print(f"{name:24} {found[name]:.6g} wanted {value:.6g}{'  DIFFERS' if differs else ''}")
-    return 1 if wrong else 0
+    return 1 if count_differences(found, wanted, "wanted") else 0
 
 
 if __name__ == "__main__":
