@@ -29,7 +29,7 @@ THIRD_PARTY = {
     ("torch/csrc/distributed/", "gloo/"): ("trainers/distributed.cpp",),
     ("Eigen/",): ("src/reference",),
     ("hdf5",): ("src/io/hdf5",),
-    ("hwy/",): ("src/eval", "src/quant", "src/reference"),
+    ("hwy/",): ("src/eval", "src/model", "src/quant", "src/reference"),
     ("cxxopts",): ("src/cli",),
     ("openssl/",): ("src/core/sha256.cpp",),
     ("flatbuffers/",): ("src/io/tflite", "src/io/litertlm"),

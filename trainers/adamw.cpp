@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "core/error.h"
@@ -38,6 +39,7 @@ void set_parameter(const TrainedWeight& weight, at::Tensor parameter, const at::
 
 // Values that one thread moves at a time, so that all that belongs to them stays in its cache.
 constexpr int64_t kPiece = int64_t{1} << 18;
+constexpr int64_t kNormPiece = int64_t{1} << 22;  // of a gradient's norm
 
 }  // namespace
 
@@ -108,8 +110,21 @@ const std::vector<at::Tensor>& GradientSum::sums() {
 }
 
 double sum_of_squares(const at::Tensor& gradient) {
-  const at::NoGradGuard no_grad;
-  return std::pow(at::linalg_vector_norm(gradient, 2, std::nullopt, /*keepdim=*/false, at::kFloat).item<double>(), 2);
+  const auto of = [](const at::Tensor& values) {
+    const at::NoGradGuard no_grad;
+    return std::pow(at::linalg_vector_norm(values, 2, std::nullopt, /*keepdim=*/false, at::kFloat).item<double>(), 2);
+  };
+  if (!gradient.is_cpu()) return of(gradient);
+  // LibTorch computes a norm on one thread.
+  const at::Tensor values = gradient.detach().reshape({-1});
+  std::vector<double> squares(static_cast<size_t>((values.numel() + kNormPiece - 1) / kNormPiece));
+  at::parallel_for(0, static_cast<int64_t>(squares.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = piece * kNormPiece;
+      squares[static_cast<size_t>(piece)] = of(values.narrow(0, first, std::min(kNormPiece, values.numel() - first)));
+    }
+  });
+  return std::accumulate(squares.begin(), squares.end(), 0.0);
 }
 
 double GradientSum::norm() {

@@ -44,7 +44,7 @@ class GradientSum {
   bool complete_ = false;
 };
 
-// Sum of the squares of a gradient: the root in fp32, squared in double.
+// Sum of the squares of a gradient: in pieces of 2^22 values, each one's root in fp32, squared and added in double.
 double sum_of_squares(const at::Tensor& gradient);
 
 class AdamW final : public Optimizer {

@@ -6,6 +6,7 @@
 
 #include "fake_quant/make_witness.h"
 #include "model/chunked_head.h"
+#include "model/cpu_instructions.h"
 #include "trainers/activation_memory.h"
 #include "trainers/moment_codec.h"
 #include "trainers/quantized_memory.h"
@@ -198,8 +199,10 @@ class Estimator {
     for (const WeightSpec& weight : base_.table().weights()) {
       if (weight.layer) largest = std::max(largest, weight.elements());
     }
-    const int64_t copies = value_ == kFloat ? 0 : 2 * std::min(kProductTile, kFloat * largest);
-    return 3 * value_ * tokens_ * per_token_.widest + value_ * largest + copies;
+    const bool has_kernels = value_ != kFloat && config_.computes_on_cpu();  // no intermediate result of the activation
+    const bool copies_operands = has_kernels && !cpu_multiplies_bfloat16();
+    const int64_t copies = copies_operands ? 2 * std::min(kProductTile, kFloat * largest) : 0;
+    return (has_kernels ? 2 : 3) * value_ * tokens_ * per_token_.widest + value_ * largest + copies;
   }
 
   std::vector<Moment> all_moments() const {

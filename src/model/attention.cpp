@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "model/bfloat16_attention.h"
 
 namespace qat {
 
@@ -227,6 +228,7 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
   QAT_CHECK(key.size(0) == reach.past + query.size(0) && key.sizes() == value.sizes());
   QAT_CHECK(reach.past == 0 || reach.document_starts.size() == 2);
   if (!query.device().is_cpu()) return attention_of_any_device(query, key, value, reach, scale);
+  if (has_bfloat16_attention(query, reach)) return bfloat16_attention(query, key, value, reach, scale);
   return PiecewiseAttention::apply(query, key, value, reach, scale);
 }
 

@@ -1,6 +1,5 @@
 #include "model/weight_product.h"
 
-#include <ATen/cpu/Utils.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -8,7 +7,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <array>
+
+#include "model/cpu_instructions.h"
 
 namespace qat {
 
@@ -19,20 +19,8 @@ constexpr int64_t kFewestRowsForFloat = 32;
 // Bounds the fp32 copy of a part of the weight (64 MB).
 constexpr int64_t kTileElements = int64_t{1} << 24;
 
-bool has_bfloat16_instructions() {
-  static const bool has = [] {
-    const auto capabilities = at::cpu::get_cpu_capabilities();
-    const std::array<const char*, 3> names{"avx512_bf16", "amx_bf16", "arm_bf16"};
-    return std::any_of(names.begin(), names.end(), [&](const char* name) {
-      const auto found = capabilities.find(name);
-      return found != capabilities.end() && found->second.isBool() && found->second.toBool();
-    });
-  }();
-  return has;
-}
-
 bool multiplies_bfloat16(const at::Tensor& x) {
-  return x.scalar_type() == at::kBFloat16 && (!x.device().is_cpu() || has_bfloat16_instructions());
+  return x.scalar_type() == at::kBFloat16 && (!x.device().is_cpu() || cpu_multiplies_bfloat16());
 }
 
 bool runs_in_float(const at::Tensor& weight, int64_t rows) {

@@ -1,14 +1,18 @@
 // Piecewise attention against softmax(q k^T + mask) v written out.
 #include "model/attention.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 
+#include "model/bfloat16_attention.h"
 #include "model/golden_models.h"
 
 namespace qat {
@@ -32,6 +36,8 @@ const Case kCases[] = {
     {"several_pieces", {{0, 600}, 0, 0}, 2, 1, 8},
     {"long_window", {{0, 700}, 200, 0}, 2, 1, 8},
     {"repeated_pieces", {{0, 200, 410}, 64, 0}, 6, 3, 8},
+    {"many_heads", {{0, 300, 900, 907}, 0, 0}, 8, 1, 16},
+    {"many_heads_and_window", {{0, 300, 900, 907}, 100, 0}, 16, 2, 16},
     {"past", {{0, 20}, 0, 31}, 4, 2, 8},
     {"past_and_window", {{0, 20}, 16, 15}, 4, 1, 8},
     {"past_and_one_query", {{0, 1}, 16, 15}, 4, 1, 8},
@@ -124,6 +130,47 @@ TEST_P(AttentionCases, InBf16EqualsTheDefinitionUpToRounding) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionCases, ::testing::ValuesIn(kCases),
+                         [](const auto& shape) { return std::string(shape.param.description); });
+
+// What CPUs with BF16 instructions compute.
+class Bfloat16AttentionCases : public AttentionCases {
+ protected:
+  void SetUp() override {
+    AttentionCases::SetUp();
+    for (at::Tensor& input : inputs_) input = input.to(at::kBFloat16);
+    of_output_ = of_output_.to(at::kBFloat16);
+    if (!has_bfloat16_attention(inputs_[0], GetParam().reach)) GTEST_SKIP() << "this CPU has no BF16 instructions";
+  }
+};
+
+TEST_P(Bfloat16AttentionCases, AreAsNearAsOneRounding) {
+  std::vector<at::Tensor> in_float;
+  for (const at::Tensor& input : inputs_) in_float.push_back(input.to(at::kFloat));
+  exact_ = run(attention_by_definition, in_float, of_output_.to(at::kFloat), GetParam().reach);
+  // In norm: results are rounded (each by at most 2^-8), and probabilities and their gradients before they are summed.
+  expect_exact(run(attention, inputs_, of_output_, GetParam().reach), 0x1p-8);
+}
+
+TEST_P(Bfloat16AttentionCases, KnowNoNumberOfThreads) {
+  const int before = at::get_num_threads();
+  std::vector<Results> found;
+  for (const int threads : {1, 3}) {
+    at::set_num_threads(threads);
+    found.push_back(run(attention, inputs_, of_output_, GetParam().reach));
+  }
+  at::set_num_threads(before);
+  EXPECT_TRUE(found[0].output.equal(found[1].output));
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(found[0].gradients[i].equal(found[1].gradients[i])) << "input " << i;
+}
+
+std::vector<Case> cases_without_past() {
+  std::vector<Case> cases;
+  std::copy_if(std::begin(kCases), std::end(kCases), std::back_inserter(cases),
+               [](const Case& c) { return c.reach.past == 0; });
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Bfloat16AttentionCases, ::testing::ValuesIn(cases_without_past()),
                          [](const auto& shape) { return std::string(shape.param.description); });
 
 }  // namespace

@@ -239,6 +239,12 @@ TEST(MemoryEstimate, OfAGpuCountsFrozenWeights) {
     const BaseModel base(config);
     return estimate_memory(config, base, frozen_weights(config, base));
   };
+  // The kernels of a CPU have temporary tensors of their own.
+  const auto without_buffers = [](const MemoryEstimate& found) {
+    int64_t bytes = found.total();
+    for (const MemoryPart& part : found.parts) bytes -= part.name == "buffers" ? part.bytes : 0;
+    return bytes;
+  };
   const WeightTable table(Gemma4Config::load(folder));
   int64_t matrices = 0;
   for (const WeightSpec& weight : table.weights()) matrices += is_matrix(weight.role) ? 2 * weight.elements() : 0;
@@ -247,11 +253,11 @@ TEST(MemoryEstimate, OfAGpuCountsFrozenWeights) {
     const MemoryEstimate far = estimate("device=cuda", dtype, "objective=cross_entropy");
     EXPECT_GT(near.in_file, 0);
     EXPECT_EQ(far.in_file, 0);
-    EXPECT_EQ(far.total(), near.total() + near.in_file) << describe(far);
+    EXPECT_EQ(without_buffers(far), without_buffers(near) + near.in_file) << describe(far);
   }
   const MemoryEstimate near = estimate("device=cpu", "dtype=bfloat16", "objective=forward_kl");
   const MemoryEstimate far = estimate("device=cuda", "dtype=bfloat16", "objective=forward_kl");
-  EXPECT_EQ(far.total(), near.total() + near.in_file + matrices) << describe(far);
+  EXPECT_EQ(without_buffers(far), without_buffers(near) + near.in_file + matrices) << describe(far);
 }
 
 TEST(MemoryEstimate, ProcessesThatShareStatesNeedTheirPartOfThem) {

@@ -1,0 +1,18 @@
+// Attention of BF16 tensors through the BF16 products of the CPU: a flash attention whose tiles of scores are
+// transposed (a row for each key), with fp32 scores, softmax and sums; only what enters a product is rounded to BF16.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "model/attention.h"
+
+namespace qat {
+
+// Whether the CPU multiplies BF16 and the operands are BF16 tensors of whole sequences (without `past`).
+bool has_bfloat16_attention(const at::Tensor& query, const AttentionReach& reach);
+
+// attention() of such operands. The same bits with any number of threads.
+at::Tensor bfloat16_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                              const AttentionReach& reach, double scale);
+
+}  // namespace qat
