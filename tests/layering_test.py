@@ -26,7 +26,7 @@ MAY_INCLUDE = {
 # third-party include prefix -> where it may appear (folder, or a path prefix inside the source folder).
 THIRD_PARTY = {
     ("torch/", "ATen/", "c10/"): ("src/model", "src/ptq", "fake_quant", "trainers", "src/cli"),
-    ("torch/csrc/distributed/", "gloo/"): ("trainers/distributed.cpp",),
+    ("torch/csrc/distributed/", "gloo/"): ("trainers/distributed.cpp", "trainers/collective_sums.cpp", "trainers/device_links.cpp"),
     ("Eigen/",): ("src/reference",),
     ("hdf5",): ("src/io/hdf5",),
     ("hwy/",): ("src/eval", "src/model", "src/quant", "src/reference"),

@@ -19,6 +19,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "core/error.h"
+#include "trainers/library_reason.h"
 
 namespace qat {
 
@@ -49,15 +50,6 @@ int64_t number_from_environment(const char* name, int64_t least, int64_t most) {
              " is wanted. Start with torchrun --no-python, or without RANK and WORLD_SIZE for one process");
 }
 
-// The first sentence of what a library says, without place and stack.
-std::string reason_of(const std::exception& error) {
-  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
-  std::string text = of_torch == nullptr ? error.what() : of_torch->what_without_backtrace();
-  text = text.substr(0, std::min(text.find('\n'), text.find(". ")));
-  const size_t place = text.starts_with('[') ? text.find("] ") : std::string::npos;
-  return place == std::string::npos ? text : text.substr(place + 2);
-}
-
 std::string key_of(const char* kind, int64_t rank) { return join(kind, "/", rank); }
 
 std::vector<uint8_t> bytes_of(int64_t value) {
@@ -70,24 +62,24 @@ std::vector<uint8_t> bytes_of(int64_t value) {
 // The store that all can reach, the connections between any two, and a thread that watches whether all live.
 class ProcessGroup::Links {
  public:
-  Links(int64_t rank, int64_t size, seconds patience) : rank_(rank), size_(size) {
-    const int64_t port = number_from_environment("MASTER_PORT", 1, 65535);
+  Links(int64_t rank, int64_t size, seconds patience)
+      : rank_(rank), size_(size), port_(number_from_environment("MASTER_PORT", 1, 65535)), patience_(patience) {
     if (environment("MASTER_ADDR").empty()) fail_usage("the environment variable MASTER_ADDR is not set; see torchrun");
     // A write to a process that has just died is an error to tell of, not the end of this one without a word.
     std::signal(SIGPIPE, SIG_IGN);
-    address_ = join(environment("MASTER_ADDR"), ":", port);
+    address_ = join(environment("MASTER_ADDR"), ":", port_);
     // torchrun serves the store itself and says so.
     serves_ = rank == 0 && environment("TORCHELASTIC_USE_AGENT_STORE") != "True";
     try {
-      store_ = connect(port, serves_, patience);
-      watched_ = connect(port, false, patience);
+      store_ = connect(serves_);
+      watched_ = connect(false);
     } catch (const std::exception& error) {
       fail(
           "rank ", rank_, ": the store at ", address_, serves_ ? " cannot be served" : " cannot be reached", " within ",
-          patience.count(), " s (", reason_of(error), "). Check that the first process runs, that MASTER_ADDR and ",
+          patience_.count(), " s (", reason_of(error), "). Check that the first process runs, that MASTER_ADDR and ",
           "MASTER_PORT are the same on all machines, that no other run uses the port, and that no firewall is between");
     }
-    wait_for_all(patience);
+    wait_for_all();
     connect_processes();
     watch_ = std::thread([this] { watch(); });
   }
@@ -113,6 +105,11 @@ class ProcessGroup::Links {
            "). On several machines set GLOO_SOCKET_IFNAME to the network interface that they share");
     }
     return groups_.size() - 1;
+  }
+
+  // Over a connection of its own: a thread that waits for a key holds up all others of its connection.
+  c10::intrusive_ptr<c10d::Store> store(const std::string& prefix) const {
+    return c10::make_intrusive<c10d::PrefixStore>(prefix, connect(false));
   }
 
   // False if another process of the group has told already why all end.
@@ -177,29 +174,29 @@ class ProcessGroup::Links {
 
  private:
   // A connection of its own each time. Attempts of torchrun to start again must not see each other's keys.
-  static c10::intrusive_ptr<c10d::Store> connect(int64_t port, bool serve, seconds patience) {
+  c10::intrusive_ptr<c10d::Store> connect(bool serve) const {
     c10d::TCPStoreOptions options;
-    options.port = static_cast<uint16_t>(port);
+    options.port = static_cast<uint16_t>(port_);
     options.isServer = serve;
     options.waitWorkers = false;
-    options.timeout = patience;
+    options.timeout = patience_;
     return c10::make_intrusive<c10d::PrefixStore>(
         "gemma-qat/" + environment("TORCHELASTIC_RESTART_COUNT"),
         c10::make_intrusive<c10d::TCPStore>(environment("MASTER_ADDR"), options));
   }
 
-  void wait_for_all(seconds patience) {
+  void wait_for_all() {
     std::vector<std::string> keys;
     for (int64_t rank = 0; rank < size_; ++rank) keys.push_back(key_of("alive", rank));
     store_->set(keys[static_cast<size_t>(rank_)], bytes_of(0));
     try {
-      store_->wait(keys, patience);
+      store_->wait(keys, patience_);
     } catch (const std::exception&) {
       std::string missing;
       for (size_t i = 0; i < keys.size(); ++i) {
         if (!store_->check({keys[i]})) missing += join(missing.empty() ? "" : ", ", i);
       }
-      fail("rank ", rank_, " waited ", patience.count(), " s at ", address_, " for ", size_,
+      fail("rank ", rank_, " waited ", patience_.count(), " s at ", address_, " for ", size_,
            " processes, and these did not come: rank ", missing, ". Check that WORLD_SIZE (", size_,
            ") is the same everywhere and that every machine was started");
     }
@@ -239,7 +236,8 @@ class ProcessGroup::Links {
     }
   }
 
-  int64_t rank_, size_;
+  int64_t rank_, size_, port_;
+  seconds patience_;
   std::string address_;
   bool serves_ = false;
   c10::intrusive_ptr<c10d::Store> store_, watched_;
@@ -299,6 +297,8 @@ ProcessGroup ProcessGroup::beside() const {
   if (links_) group.connections_ = links_->connect_processes();
   return group;
 }
+
+c10::intrusive_ptr<c10d::Store> ProcessGroup::store(const std::string& prefix) const { return links_->store(prefix); }
 
 Transfer ProcessGroup::send(const at::Tensor& tensor, int64_t to) {
   return links_->transfer(connections_, tensor, to, true);

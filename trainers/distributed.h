@@ -10,6 +10,10 @@
 #include <string>
 #include <vector>
 
+namespace c10d {
+class Store;
+}
+
 namespace qat {
 
 // A message that another process sends or gets while this one goes on.
@@ -43,6 +47,9 @@ class ProcessGroup {
   // The same processes over connections of their own: its messages have no order with those of this group, so that
   // another thread may send them. All call it.
   ProcessGroup beside() const;
+
+  // Keys and values that all processes of the group see, for those who make connections of their own. Not alone.
+  c10::intrusive_ptr<c10d::Store> store(const std::string& prefix) const;
 
   // Messages between two processes arrive in the order in which both name them. The tensor is contiguous, of equal type
   // and size on both sides, on the CPU or a device, and stays alive until it has arrived.

@@ -1,21 +1,20 @@
-// Sums the gradients of all processes while the backward pass still computes them: pieces of finished weights travel to
-// the process that owns them, which adds them in fp32 in the order of ranks. So the sums have the same bits wherever
-// they are wanted, at all processes or at the owners alone, and every time. Pieces travel and are added on the CPU, also
-// those of weights that lie on a device.
+// Sums the gradients of all processes in fp32 while the backward pass still computes them: pieces of finished weights
+// leave in an order that is the same everywhere (piece_sums.h). The sums have the same bits wherever they are wanted, at
+// all processes or at the owners alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "trainers/adamw.h"
-#include "trainers/background_queue.h"
 #include "trainers/backward_tap.h"
 #include "trainers/distributed.h"
 #include "trainers/optimizer.h"
+#include "trainers/piece_sums.h"
 #include "trainers/weight_shares.h"
 
 namespace qat {
@@ -34,46 +33,33 @@ class GradientExchange {
   // The sums over all processes, one per weight, where that lies; undefined where only the owner has it. Valid until
   // clear().
   const std::vector<at::Tensor>& sums();
-  // Their global L2 norm, equal on all processes. All call it.
+  // Their global L2 norm, equal on all processes.
   double norm();
   void clear();
 
  private:
-  // A piece on its way: this process's share, and where the sum of all shares goes, if it is wanted here.
-  struct Parcel {
-    size_t piece;
-    at::Tensor mine;
-    at::Tensor sum;
-  };
-
   void take(size_t weight);
   void launch(size_t piece);
   at::Tensor place_of_sum(const WeightPiece& piece);
-  void exchange(const Parcel& parcel);
-  void add_up(const Parcel& parcel, const std::vector<at::Tensor>& shares);
-  [[noreturn]] void fail_not_finite(const WeightPiece& piece, const std::vector<at::Tensor>& shares) const;
-  void keep(Transfer transfer, size_t most);
 
   const std::vector<TrainedWeight>& weights_;
-  ProcessGroup& group_;
+  int64_t rank_;
   WeightShares shares_;
   bool owners_only_;
   int64_t passes_;
 
   // Of the present step.
-  int64_t step_ = 0;
   int64_t pass_ = 0;       // passes done
   GradientSum gradients_;  // of this process
   std::vector<bool> taken_;
   size_t next_piece_ = 0;
-  std::vector<at::Tensor> local_;  // flat, on the CPU, until the last piece is on its way
+  std::vector<at::Tensor> local_;  // flat, until the last piece is on its way
   std::vector<at::Tensor> sums_;
-  std::vector<double> squares_;  // of the sums, per piece, at its owner
+  std::vector<double> squares_;  // of the sums, per piece
 
-  std::deque<Transfer> in_flight_;  // of the queue's thread
   // None alone.
   std::optional<BackwardTap> tap_;
-  std::optional<BackgroundQueue> queue_;
+  std::unique_ptr<PieceSums> pieces_;
 };
 
 }  // namespace qat

@@ -89,9 +89,11 @@ INSTANTIATE_TEST_SUITE_P(Both, KilledRankTest,
                                             ::testing::Values("sharding=none", "sharding=parameters")));
 
 TEST(DistributedFailureTest, ANaNGradientNamesItsRankAndWeight) {
-  for (const char* name : {"fp32 nan", "bf16 owners nan", "bf16 two nan"}) {
-    GroupRun group(3, [&](int) { return std::vector<std::string>{QAT_EXCHANGE_ONCE, name}; });
-    expect_one_message(group, 3, {"step 1: the gradient of weight 4 that rank 1 computed is not finite"});
+  for (const char* program : {QAT_EXCHANGE_ONCE, QAT_EXCHANGE_ONCE_COLLECTIVE}) {
+    for (const char* name : {"fp32 nan", "bf16 owners nan", "bf16 two nan"}) {
+      GroupRun group(3, [&](int) { return std::vector<std::string>{program, name}; });
+      expect_one_message(group, 3, {"step 1: the gradient of weight 4 that rank 1 computed is not finite"});
+    }
   }
 }
 

@@ -35,9 +35,9 @@ std::vector<std::string> with(std::vector<std::string> overrides, const std::vec
   return overrides;
 }
 
-void train_in_group(int size, const fs::path& config, bool resume = false) {
+void train_in_group(int size, const fs::path& config, bool resume = false, const char* program = QAT_TRAIN_ONCE) {
   GroupRun group(size, [&](int) {
-    std::vector<std::string> words{QAT_TRAIN_ONCE, config.string()};
+    std::vector<std::string> words{program, config.string()};
     if (resume) words.emplace_back("--resume");
     return words;
   });
@@ -84,6 +84,13 @@ TEST_P(ExchangeTest, SumsHaveTheBitsOfAdditionInTheOrderOfRanks) {
   }
 }
 
+TEST_P(ExchangeTest, SumsOfACollectiveAreEqualOnAllRanks) {
+  for (const int size : {2, 3}) {
+    GroupRun group(size, [](int) { return std::vector<std::string>{QAT_EXCHANGE_ONCE_COLLECTIVE, GetParam()}; });
+    EXPECT_EQ(group.wait(), std::vector<int>(static_cast<size_t>(size), 0)) << group.all_told();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, ExchangeTest,
                          ::testing::Values("fp32", "bf16", "fp32 two", "bf16 two", "fp32 owners", "bf16 owners two"));
 
@@ -122,6 +129,20 @@ void make_dense(const TinyRun& run) { make_plain(run, nlohmann::json::object());
 void make_experts(const TinyRun& run) {
   make_plain(run,
              {{"enable_moe_block", true}, {"num_experts", 4}, {"top_k_experts", 2}, {"moe_intermediate_size", 32}});
+}
+
+TEST(DistributedTest, ACollectiveTrainsLikeTheHost) {
+  const TinyRun run;
+  for (const char* sharding : {"sharding=none", "sharding=states"}) {
+    SCOPED_TRACE(sharding);
+    const auto overrides = with(kShared, {sharding});
+    train_in_group(3, run.config_file("host", overrides));
+    train_in_group(3, run.config_file("collective", overrides), /*resume=*/false, QAT_TRAIN_ONCE_COLLECTIVE);
+    const auto wanted = step_losses(run.folder("host")), found = step_losses(run.folder("collective"));
+    ASSERT_EQ(found.size(), wanted.size());
+    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-5 * wanted[i]) << "step " << i + 1;
+    for (const char* folder : {"host", "collective"}) fs::remove_all(run.folder(folder));
+  }
 }
 
 struct ShardingCase {
