@@ -1,6 +1,6 @@
 // Sums the gradients of all processes in fp32 while the backward pass still computes them: pieces of finished weights
-// leave in an order that is the same everywhere (piece_sums.h). The sums have the same bits wherever they are wanted, at
-// all processes or at the owners alone.
+// leave in an order that is the same everywhere (piece_sums.h). The sums have the same bits wherever they are wanted,
+// at all processes or at the owners alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>

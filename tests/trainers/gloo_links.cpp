@@ -1,5 +1,5 @@
-// In place of trainers/device_links.cpp in programs of tests: all-reduce over Gloo on the CPU, so that what is done with
-// NCCL between GPUs runs without any.
+// In place of trainers/device_links.cpp in programs of tests: all-reduce over Gloo on the CPU, so that what is done
+// with NCCL between GPUs runs without any.
 #define USE_C10D_GLOO
 
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
