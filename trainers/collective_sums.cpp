@@ -17,8 +17,8 @@ namespace qat {
 
 namespace {
 
-constexpr size_t kInFlight =
-    16;  // pieces whose sums may be missing, so that those of other owners soon free their memory
+// Pieces whose sums may be missing, so that those of other owners soon free their memory.
+constexpr size_t kInFlight = 16;
 
 [[noreturn]] void fail_to_add(const std::exception& error) {
   fail("gradients could not be added over the links between devices (", reason_of(error),

@@ -37,8 +37,8 @@ class CollectiveSums final : public PieceSums {
   // Of the present step.
   int64_t step_ = 0;
   std::vector<at::Tensor> sums_;  // per piece, at its owner
-  std::vector<std::vector<at::Tensor>>
-      peaks_;  // per piece and weight in it: the largest magnitude of this process's own
+  // Per piece and weight in it: the largest magnitude of this process's own share.
+  std::vector<std::vector<at::Tensor>> peaks_;
   std::deque<Transfer> in_flight_;
 };
 

@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "core/error.h"
+#include "model/attention_passes.h"
 #include "model/bfloat16_attention.h"
 
 namespace qat {
@@ -146,75 +147,88 @@ void add_to_keys(at::Tensor& total, const at::Tensor& gradient, const Piece& pie
   }
 }
 
-AttentionReach reach_from(torch::autograd::AutogradContext* context) {
-  return {context->saved_data["starts"].toIntVector(), context->saved_data["window"].toInt(),
-          context->saved_data["past"].toInt()};
+// The operands are fp32: CPUs without BF16 instructions are ten times faster so.
+Attended attend_in_pieces(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                          const AttentionReach& reach, double scale) {
+  const int64_t heads = query.size(1);
+  const int64_t key_value_heads = key.size(1);
+  Attended result{at::empty(query.sizes(), query.options()), at::empty({query.size(0), heads}, query.options())};
+  Masks masks(reach);
+  for (const Piece& piece : pieces_of(reach)) {
+    const auto mask = masks.of(piece, query.options());
+    for (const Batch& batch : batches_of(piece, key_value_heads)) {
+      const auto [part, part_log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(
+          batch(queries_of(query, piece, key_value_heads)), batch(keys_of(key, piece, heads / key_value_heads)),
+          batch(keys_of(value, piece, heads / key_value_heads)), 0.0, piece.causal_only, mask, scale);
+      batch(queries_of(result.output, piece, key_value_heads)).copy_(part);
+      batch(log_sums_of(result.log_sums, piece, key_value_heads)).copy_(part_log_sums);
+    }
+  }
+  return result;
 }
 
-// Computes in fp32 whatever the dtype: CPUs without BF16 instructions are ten times faster so.
-class PiecewiseAttention : public torch::autograd::Function<PiecewiseAttention> {
+AttentionGradients differentiate_in_pieces(const AttentionOperands& operands, const AttentionReach& reach,
+                                           double scale) {
+  const auto& [query, key, value, forward, gradient] = operands;
+  const int64_t heads = query.size(1);
+  const int64_t key_value_heads = key.size(1);
+  AttentionGradients result{at::empty(query.sizes(), query.options()), at::zeros(key.sizes(), key.options()),
+                            at::zeros(value.sizes(), value.options())};
+  Masks masks(reach);
+  for (const Piece& piece : pieces_of(reach)) {
+    const auto mask = masks.of(piece, query.options());
+    for (const Batch& batch : batches_of(piece, key_value_heads)) {
+      // The kernel wants the layout it returned: groups innermost.
+      const at::Tensor log_sums =
+          batch(log_sums_of(forward.log_sums, piece, key_value_heads)).transpose(1, 2).contiguous().transpose(1, 2);
+      const auto [part_query, part_key, part_value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          batch(queries_of(gradient, piece, key_value_heads)), batch(queries_of(query, piece, key_value_heads)),
+          batch(keys_of(key, piece, heads / key_value_heads)), batch(keys_of(value, piece, heads / key_value_heads)),
+          batch(queries_of(forward.output, piece, key_value_heads)), log_sums, 0.0, piece.causal_only, mask, scale);
+      batch(queries_of(result.query, piece, key_value_heads)).copy_(part_query);
+      add_to_keys(result.key, part_key.sum(1), piece, batch);
+      add_to_keys(result.value, part_value.sum(1), piece, batch);
+    }
+  }
+  return result;
+}
+
+// The type in which a pass computes.
+at::ScalarType type_of_pass(const at::Tensor& query, const AttentionReach& reach) {
+  return has_bfloat16_attention(query, reach) ? at::kBFloat16 : at::kFloat;
+}
+
+at::Tensor operand(const at::Tensor& x, at::ScalarType type) { return x.detach().to(type).contiguous(); }
+
+class CpuAttention : public torch::autograd::Function<CpuAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
                             const at::Tensor& value, const AttentionReach& reach, double scale) {
-    const at::Tensor q = query.to(at::kFloat).contiguous();
-    const at::Tensor k = key.to(at::kFloat).contiguous();
-    const at::Tensor v = value.to(at::kFloat).contiguous();
-    const int64_t heads = q.size(1);
-    const int64_t key_value_heads = k.size(1);
-    at::Tensor output = at::empty(q.sizes(), q.options());
-    at::Tensor log_sums = at::empty({q.size(0), heads}, q.options());
-    Masks masks(reach);
-    for (const Piece& piece : pieces_of(reach)) {
-      const auto mask = masks.of(piece, q.options());
-      for (const Batch& batch : batches_of(piece, key_value_heads)) {
-        const auto [part, part_log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(
-            batch(queries_of(q, piece, key_value_heads)), batch(keys_of(k, piece, heads / key_value_heads)),
-            batch(keys_of(v, piece, heads / key_value_heads)), 0.0, piece.causal_only, mask, scale);
-        batch(queries_of(output, piece, key_value_heads)).copy_(part);
-        batch(log_sums_of(log_sums, piece, key_value_heads)).copy_(part_log_sums);
-      }
-    }
-    output = output.to(query.scalar_type());
+    const at::ScalarType type = type_of_pass(query, reach);
+    const auto attend = type == at::kBFloat16 ? attend_in_bfloat16 : attend_in_pieces;
+    const auto result = attend(operand(query, type), operand(key, type), operand(value, type), reach, scale);
+    const at::Tensor output = result.output.to(query.scalar_type());
     context->saved_data["starts"] = reach.document_starts;
     context->saved_data["window"] = reach.window;
     context->saved_data["past"] = reach.past;
     context->saved_data["scale"] = scale;
-    context->save_for_backward({query, key, value, output, log_sums});
+    context->save_for_backward({query, key, value, output, result.log_sums});
     return output;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& gradients) {
     const auto saved = context->get_saved_variables();
-    const auto in_float = [](const at::Tensor& x) { return x.detach().to(at::kFloat).contiguous(); };
-    const at::Tensor q = in_float(saved[0]);
-    const at::Tensor k = in_float(saved[1]);
-    const at::Tensor v = in_float(saved[2]);
-    const at::Tensor output = in_float(saved[3]);
-    const at::Tensor gradient = in_float(gradients[0]);
-    const AttentionReach reach = reach_from(context);
-    const int64_t heads = q.size(1);
-    const int64_t key_value_heads = k.size(1);
-    at::Tensor of_query = at::empty(q.sizes(), q.options());
-    at::Tensor of_key = at::zeros(k.sizes(), k.options());
-    at::Tensor of_value = at::zeros(v.sizes(), v.options());
-    Masks masks(reach);
-    for (const Piece& piece : pieces_of(reach)) {
-      const auto mask = masks.of(piece, q.options());
-      for (const Batch& batch : batches_of(piece, key_value_heads)) {
-        // The kernel wants the layout it returned: groups innermost.
-        const at::Tensor log_sums =
-            batch(log_sums_of(saved[4], piece, key_value_heads)).transpose(1, 2).contiguous().transpose(1, 2);
-        const auto [part_query, part_key, part_value] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-            batch(queries_of(gradient, piece, key_value_heads)), batch(queries_of(q, piece, key_value_heads)),
-            batch(keys_of(k, piece, heads / key_value_heads)), batch(keys_of(v, piece, heads / key_value_heads)),
-            batch(queries_of(output, piece, key_value_heads)), log_sums, 0.0, piece.causal_only, mask,
-            context->saved_data["scale"].toDouble());
-        batch(queries_of(of_query, piece, key_value_heads)).copy_(part_query);
-        add_to_keys(of_key, part_key.sum(1), piece, batch);
-        add_to_keys(of_value, part_value.sum(1), piece, batch);
-      }
-    }
+    const AttentionReach reach{context->saved_data["starts"].toIntVector(), context->saved_data["window"].toInt(),
+                               context->saved_data["past"].toInt()};
+    const at::ScalarType type = type_of_pass(saved[0], reach);
+    const AttentionOperands operands{operand(saved[0], type),
+                                     operand(saved[1], type),
+                                     operand(saved[2], type),
+                                     {operand(saved[3], type), saved[4]},
+                                     operand(gradients[0], type)};
+    const auto differentiate = type == at::kBFloat16 ? differentiate_in_bfloat16 : differentiate_in_pieces;
+    const auto [of_query, of_key, of_value] = differentiate(operands, reach, context->saved_data["scale"].toDouble());
     const auto dtype = saved[0].scalar_type();
     return {of_query.to(dtype), of_key.to(dtype), of_value.to(dtype), at::Tensor(), at::Tensor()};
   }
@@ -228,8 +242,7 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
   QAT_CHECK(key.size(0) == reach.past + query.size(0) && key.sizes() == value.sizes());
   QAT_CHECK(reach.past == 0 || reach.document_starts.size() == 2);
   if (!query.device().is_cpu()) return attention_of_any_device(query, key, value, reach, scale);
-  if (has_bfloat16_attention(query, reach)) return bfloat16_attention(query, key, value, reach, scale);
-  return PiecewiseAttention::apply(query, key, value, reach, scale);
+  return CpuAttention::apply(query, key, value, reach, scale);
 }
 
 at::Tensor attention_of_any_device(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

@@ -4,10 +4,13 @@
 #include <algorithm>
 
 #include "model/attention_kernels.h"
-#include "model/bfloat16_attention_passes.h"
+#include "model/attention_tiles.h"
+#include "model/bfloat16_attention.h"
 #include "model/bfloat16_tensors.h"
 
-namespace qat::attention_tiles {
+namespace qat {
+
+using namespace attention_tiles;
 
 namespace {
 
@@ -88,7 +91,7 @@ struct Tiles {
 // The gradient of one tile of queries after the other, and what each leaves for its stretch.
 class QueryBackward {
  public:
-  QueryBackward(const Shape& shape, const AttentionReach& reach, const Tiles& tiles, const Operands& operands)
+  QueryBackward(const Shape& shape, const AttentionReach& reach, const Tiles& tiles, const AttentionOperands& operands)
       : shape_(shape),
         reach_(reach),
         tiles_(tiles),
@@ -154,7 +157,7 @@ class QueryBackward {
   const Shape& shape_;
   const AttentionReach& reach_;
   const Tiles& tiles_;
-  const Operands& operands_;
+  const AttentionOperands& operands_;
   std::vector<BFloat16> rows_, gradient_rows_;
   std::vector<uint32_t> query_pairs_, gradient_pairs_;
   std::vector<float> scores_, of_probabilities_;
@@ -215,8 +218,10 @@ void add_key_gradients(const Shape& shape, const Tiling& tiling, const Stretch& 
 
 }  // namespace
 
-Gradients differentiate(const Shape& shape, const Operands& operands, const AttentionReach& reach) {
+AttentionGradients differentiate_in_bfloat16(const AttentionOperands& operands, const AttentionReach& reach,
+                                             double scale) {
   const auto& [query, key, value, forward, gradient] = operands;
+  const Shape shape = shape_of(query, key, scale);
   const Tiling tiling = tiling_of(shape, reach);
   const Tiles tiles{tiling, KeyTiles(key, tiling, KeyTiles::Layout::Rows),
                     KeyTiles(key, tiling, KeyTiles::Layout::Transposed),
@@ -225,7 +230,7 @@ Gradients differentiate(const Shape& shape, const Operands& operands, const Atte
   const StretchScores left(shape, stretches, query);
   KeyGradients of_key(shape, tiling, key);
   KeyGradients of_value(shape, tiling, value);
-  Gradients result{at::empty_like(query), at::empty_like(key), at::empty_like(value)};
+  AttentionGradients result{at::empty_like(query), at::empty_like(key), at::empty_like(value)};
   for (int64_t head = 0; head < shape.key_value_heads; ++head) {
     of_key.clear();
     of_value.clear();
@@ -246,4 +251,4 @@ Gradients differentiate(const Shape& shape, const Operands& operands, const Atte
   return result;
 }
 
-}  // namespace qat::attention_tiles
+}  // namespace qat

@@ -5,10 +5,16 @@
 #include <cmath>
 #include <limits>
 
+#include "core/error.h"
 #include "model/attention_kernels.h"
-#include "model/bfloat16_attention_passes.h"
+#include "model/attention_tiles.h"
+#include "model/bfloat16_attention.h"
+#include "model/bfloat16_tensors.h"
+#include "model/cpu_instructions.h"
 
-namespace qat::attention_tiles {
+namespace qat {
+
+using namespace attention_tiles;
 
 namespace {
 
@@ -82,8 +88,14 @@ class Forward {
 
 }  // namespace
 
-Attended attend(const Shape& shape, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                const AttentionReach& reach) {
+bool has_bfloat16_attention(const at::Tensor& query, const AttentionReach& reach) {
+  return cpu_multiplies_bfloat16_blocks() && is_bfloat16_on_cpu(query) && reach.past == 0 && query.size(2) % 2 == 0;
+}
+
+Attended attend_in_bfloat16(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                            const AttentionReach& reach, double scale) {
+  QAT_CHECK(has_bfloat16_attention(query, reach) && scale > 0);
+  const Shape shape = shape_of(query, key, scale);
   const Tiling tiling = tiling_of(shape, reach);
   const KeyTiles keys(key, tiling, KeyTiles::Layout::Rows);
   const KeyTiles values(value, tiling, KeyTiles::Layout::Transposed);
@@ -98,4 +110,4 @@ Attended attend(const Shape& shape, const at::Tensor& query, const at::Tensor& k
   return result;
 }
 
-}  // namespace qat::attention_tiles
+}  // namespace qat
